@@ -1,0 +1,350 @@
+//! Settings: flags over environment over file over default, read once before any port opens.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+/// What a settings name begins with.
+pub const PREFIX: &str = "PARLANCE_";
+/// Exit code for wrong settings: `EX_USAGE` of sysexits(3).
+pub const EXIT_USAGE: u8 = 64;
+
+/// One setting that every service accepts, used or not.
+pub struct Known {
+    /// The full name in the environment; the flag is the rest in lower case with dashes.
+    pub name: &'static str,
+    /// The value without one; empty when there is none.
+    pub default: &'static str,
+    /// One sentence for `--help` and docs/configuration.md.
+    pub about: &'static str,
+    /// May be given as `<name>_FILE`, and is never printed.
+    pub secret: bool,
+}
+
+const fn known(name: &'static str, default: &'static str, about: &'static str) -> Known {
+    Known { name, default, about, secret: false }
+}
+
+const fn secret(name: &'static str, about: &'static str) -> Known {
+    Known { name, default: "", about, secret: true }
+}
+
+/// Every setting there is. docs/configuration.md lists the same ones, held by a test.
+pub const SETTINGS: &[Known] = &[
+    known("PARLANCE_LISTEN", "127.0.0.1:8080", "address of the public port (REST and WebSocket)"),
+    known("PARLANCE_ADMIN_LISTEN", "127.0.0.1:9090", "address of the admin port (health, metrics)"),
+    known("PARLANCE_GRPC_LISTEN", "127.0.0.1:7070", "address on which a service answers the other services"),
+    known("PARLANCE_DATA", "./parlance-data", "folder of standalone's own data and generated keys"),
+    secret("PARLANCE_DATABASE_URL", "postgres://… or sqlite:<file>; standalone: a file in its data folder"),
+    secret("PARLANCE_AMQP_URL", "amqp://… or memory:; standalone: memory:"),
+    secret("PARLANCE_REDIS_URL", "redis://… or memory:; standalone: memory:"),
+    known("PARLANCE_CHAT_URL", "", "gRPC addresses of all chat-service replicas, separated by commas"),
+    known("PARLANCE_PRESENCE_URL", "", "gRPC addresses of the presence-service, separated by commas"),
+    known("PARLANCE_NOTIFY_URL", "", "gRPC addresses of the notify-service, separated by commas"),
+    secret("PARLANCE_SIGNING_KEY", "Ed25519 private key (PKCS#8 PEM) that signs access tokens"),
+    known("PARLANCE_ACCESS_TOKEN_TTL_S", "600", "life of an access token in seconds"),
+    known("PARLANCE_ALLOWED_ORIGINS", "", "browser origins that may open a WebSocket, separated by commas; empty: the server's own"),
+    known("PARLANCE_RATE_LIMITS", "on", "off lifts every rate limit; limits of size and of connections stay"),
+    known("PARLANCE_MAX_CONNECTIONS_PER_USER", "10", "sockets of one user at one gateway; the oldest gives way"),
+    known("PARLANCE_PRESENCE_GRACE_MS", "15000", "how long after the last sign of life a user is said to be offline"),
+    known("PARLANCE_PUSH_DELAY_MS", "3000", "how long a push waits for a read elsewhere"),
+    known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
+    known("PARLANCE_FILES_URL", "", "object store for files; empty: a folder in the data folder"),
+    known("PARLANCE_FILES_STRIP_EXIF", "false", "strips EXIF from images on upload"),
+    known("PARLANCE_LOG_FORMAT", "", "json or text; empty: text on a terminal, else json"),
+    known("PARLANCE_SHUTDOWN_GRACE_MS", "20000", "how long a stopping service may take"),
+    known("PARLANCE_CONFIG", "", "file of settings in TOML: listen = \"127.0.0.1:8080\""),
+];
+
+/// Where settings come from: the process, or a map in tests.
+pub trait Get {
+    /// The value of a setting by its full name; an empty one counts as absent.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+impl Get for HashMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        HashMap::get(self, name).filter(|value| !value.is_empty()).cloned()
+    }
+}
+
+impl Get for BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).filter(|value| !value.is_empty()).cloned()
+    }
+}
+
+/// A setting that cannot be used. The text names it and says what is expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub struct Invalid {
+    name: String,
+    problem: String,
+}
+
+impl Invalid {
+    /// This setting has this problem.
+    pub fn new(name: &str, problem: impl Display) -> Self {
+        Self { name: name.to_owned(), problem: problem.to_string() }
+    }
+}
+
+/// Settings as given, not yet understood.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    values: BTreeMap<String, String>,
+    /// `--check-config` was given: check, say so, and end.
+    pub check_only: bool,
+    /// `--help` was given.
+    pub help: bool,
+}
+
+impl Get for Settings {
+    fn get(&self, name: &str) -> Option<String> {
+        Get::get(&self.values, name)
+    }
+}
+
+impl Settings {
+    /// Reads the process: its arguments, its environment, and the file that one of them names.
+    ///
+    /// # Errors
+    /// When a flag, a `PARLANCE_` variable or a key of the file is not known, or a file cannot be read.
+    #[allow(clippy::disallowed_methods, reason = "the one allowed home of the process environment")]
+    pub fn from_process() -> Result<Self, Invalid> {
+        Self::read(std::env::args().skip(1), std::env::vars())
+    }
+
+    /// The same from given arguments and variables.
+    ///
+    /// # Errors
+    /// As [`Settings::from_process`].
+    pub fn read(
+        args: impl IntoIterator<Item = String>,
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Invalid> {
+        let mut flags = Self::read_flags(args)?;
+        let mut values = BTreeMap::new();
+        for (name, value) in vars {
+            if name.starts_with(PREFIX) {
+                accept(&name)?;
+                values.insert(name, value);
+            }
+        }
+        values.append(&mut flags.values);
+        if let Some(path) = Get::get(&values, "PARLANCE_CONFIG") {
+            for (name, value) in read_file(&path)? {
+                values.entry(name).or_insert(value);
+            }
+        }
+        flags.values = resolve_files(values)?;
+        Ok(flags)
+    }
+
+    fn read_flags(args: impl IntoIterator<Item = String>) -> Result<Self, Invalid> {
+        let mut settings = Self::default();
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--check-config" => settings.check_only = true,
+                "--help" | "-h" => settings.help = true,
+                _ => {
+                    let flag = arg.strip_prefix("--").ok_or_else(|| Invalid::new(&arg, "unknown argument; see --help"))?;
+                    let (flag, value) = match flag.split_once('=') {
+                        Some((flag, value)) => (flag, Some(value.to_owned())),
+                        None => (flag, args.next()),
+                    };
+                    let name = format!("{PREFIX}{}", flag.replace('-', "_").to_uppercase());
+                    accept(&name).map_err(|_| Invalid::new(&arg, "unknown flag; see --help"))?;
+                    let value = value.ok_or_else(|| Invalid::new(&arg, "needs a value"))?;
+                    settings.values.insert(name, value);
+                }
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// The text of `--help`.
+#[must_use]
+pub fn help(program: &str) -> String {
+    let mut text = format!("{program}: every flag is also a variable, --listen is PARLANCE_LISTEN.\n\n");
+    for setting in SETTINGS {
+        let flag = setting.name.trim_start_matches(PREFIX).to_lowercase().replace('_', "-");
+        let default = if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
+        text.push_str(&format!("  --{flag:<28} {}{default}\n", setting.about));
+    }
+    text.push_str("  --check-config               reads the settings, says what is wrong, and ends\n");
+    text
+}
+
+/// The value of a setting, or its default from [`SETTINGS`].
+///
+/// # Errors
+/// When it is missing without a default, or cannot be read as `T`.
+pub fn value<T>(get: &impl Get, name: &str) -> Result<T, Invalid>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    optional(get, name)?.ok_or_else(|| Invalid::new(name, "is not set, and has no default"))
+}
+
+/// The value of a setting, or its default, or nothing.
+///
+/// # Errors
+/// When it cannot be read as `T`.
+pub fn optional<T>(get: &impl Get, name: &str) -> Result<Option<T>, Invalid>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let default = || SETTINGS.iter().find(|known| known.name == name).map(|known| known.default.to_owned());
+    let Some(text) = get.get(name).or_else(default).filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.trim().parse().map(Some).map_err(|error| Invalid::new(name, error))
+}
+
+/// A socket address, as `LISTEN` settings are.
+///
+/// # Errors
+/// When it is not `address:port`.
+pub fn address(get: &impl Get, name: &str) -> Result<SocketAddr, Invalid> {
+    value::<String>(get, name)?
+        .parse()
+        .map_err(|_| Invalid::new(name, "is not an address and port like 127.0.0.1:8080"))
+}
+
+/// A duration given in milliseconds.
+///
+/// # Errors
+/// When it is not a whole number.
+pub fn millis(get: &impl Get, name: &str) -> Result<Duration, Invalid> {
+    value(get, name).map(Duration::from_millis)
+}
+
+/// `on`/`true` or `off`/`false`.
+///
+/// # Errors
+/// For any other word.
+pub fn switch(get: &impl Get, name: &str) -> Result<bool, Invalid> {
+    match value::<String>(get, name)?.as_str() {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err(Invalid::new(name, "is neither on nor off")),
+    }
+}
+
+/// Values separated by commas.
+///
+/// # Errors
+/// Never for now; kept alike to the others.
+pub fn list(get: &impl Get, name: &str) -> Result<Vec<String>, Invalid> {
+    let text: String = optional(get, name)?.unwrap_or_default();
+    Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+}
+
+/// The URL of a backend for a program that is one service of many. It may not be one that lives inside a process:
+/// a forgotten variable must not split a cluster.
+///
+/// # Errors
+/// When it is missing, or is `memory:` or `sqlite:`.
+pub fn shared_url(get: &impl Get, name: &str) -> Result<String, Invalid> {
+    let url: String = optional(get, name)?.ok_or_else(|| Invalid::new(name, "must be set for a single service"))?;
+    if url.starts_with("memory:") || url.starts_with("sqlite:") {
+        return Err(Invalid::new(name, "must name a server that all services share, not memory: or sqlite:"));
+    }
+    Ok(url)
+}
+
+fn accept(name: &str) -> Result<(), Invalid> {
+    let known = name.starts_with("PARLANCE_TEST_")
+        || SETTINGS.iter().any(|known| {
+            known.name == name || (known.secret && name.strip_suffix("_FILE").is_some_and(|name| known.name == name))
+        });
+    if known { Ok(()) } else { Err(Invalid::new(name, "is not a setting of Parlance; see docs/configuration.md")) }
+}
+
+/// Puts the content of each `<NAME>_FILE` in the place of `<NAME>`.
+fn resolve_files(mut values: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+    for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+        let file_name = format!("{}_FILE", setting.name);
+        if let Some(path) = values.remove(&file_name).filter(|path| !path.is_empty()) {
+            if Get::get(&values, setting.name).is_some() {
+                return Err(Invalid::new(&file_name, format!("is set, and {} too; keep one", setting.name)));
+            }
+            let content = fs::read_to_string(PathBuf::from(&path))
+                .map_err(|error| Invalid::new(&file_name, format!("cannot read {path}: {error}")))?;
+            values.insert(setting.name.to_owned(), content.trim().to_owned());
+        }
+    }
+    Ok(values)
+}
+
+fn read_file(path: &str) -> Result<Vec<(String, String)>, Invalid> {
+    let invalid = |problem: String| Invalid::new("PARLANCE_CONFIG", format!("{path}: {problem}"));
+    let text = fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error| invalid(format!("{error}")))?;
+    let mut values = Vec::new();
+    for (key, value) in table {
+        let name = format!("{PREFIX}{}", key.to_uppercase());
+        accept(&name).map_err(|_| invalid(format!("{key} is not a setting of Parlance")))?;
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            _ => return Err(invalid(format!("{key} must be a text, a whole number, true or false"))),
+        };
+        values.push((name, value));
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str], vars: &[(&str, &str)]) -> Result<Settings, Invalid> {
+        Settings::read(
+            args.iter().map(|arg| (*arg).to_owned()),
+            vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+        let settings = read(&["--listen", "0.0.0.0:1"], &[("PARLANCE_LISTEN", "0.0.0.0:2")]).unwrap();
+        assert_eq!(address(&settings, "PARLANCE_LISTEN").unwrap().port(), 1);
+        let settings = read(&[], &[("PARLANCE_LISTEN", "0.0.0.0:2")]).unwrap();
+        assert_eq!(address(&settings, "PARLANCE_LISTEN").unwrap().port(), 2);
+        let settings = read(&[], &[]).unwrap();
+        assert_eq!(address(&settings, "PARLANCE_LISTEN").unwrap().port(), 8080);
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_by_name() {
+        let error = read(&[], &[("PARLANCE_LISTN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("PARLANCE_LISTN"), "{error}");
+        assert!(read(&["--listn", "x"], &[]).is_err());
+        assert!(read(&[], &[("PARLANCE_TEST_ANYTHING", "x"), ("HOME", "/")]).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_value_names_the_setting() {
+        let settings = read(&[], &[("PARLANCE_RATE_LIMITS", "maybe")]).unwrap();
+        assert!(switch(&settings, "PARLANCE_RATE_LIMITS").unwrap_err().to_string().contains("PARLANCE_RATE_LIMITS"));
+    }
+
+    #[test]
+    fn a_single_service_refuses_a_backend_inside_its_process() {
+        let settings = read(&[], &[("PARLANCE_AMQP_URL", "memory:")]).unwrap();
+        assert!(shared_url(&settings, "PARLANCE_AMQP_URL").is_err());
+        assert!(shared_url(&settings, "PARLANCE_DATABASE_URL").is_err());
+    }
+}

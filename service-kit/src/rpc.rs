@@ -1,0 +1,141 @@
+//! gRPC between services: served on TCP or on a pipe inside the process, called with a deadline and with the trace.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::DuplexStream,
+    net::TcpListener,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, Routes, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Server, Uri},
+};
+
+use crate::{tasks::Tasks, telemetry};
+
+/// How long a call may take when its caller has not said.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long making a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How often a silent connection is probed, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Bytes in flight inside a pipe, each way.
+const PIPE: usize = 256 * 1024;
+/// Connections that wait to be served by an in-process server.
+const BACKLOG: usize = 16;
+/// Largest call or answer. A chat batch stays far below.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// A connection to a service: an ordinary channel whose calls carry the trace.
+pub type Client = InterceptedService<Channel, Outbound>;
+
+/// Puts the present trace into the metadata of each call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outbound;
+
+impl Interceptor for Outbound {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(parent) = telemetry::current_traceparent()
+            && let Ok(value) = parent.parse()
+        {
+            request.metadata_mut().insert(telemetry::TRACEPARENT, value);
+        }
+        Ok(request)
+    }
+}
+
+/// Reads the trace that a caller has sent.
+#[must_use]
+pub fn traceparent<T>(request: &Request<T>) -> Option<&str> {
+    request.metadata().get(telemetry::TRACEPARENT)?.to_str().ok()
+}
+
+/// Connects to one replica, now or as soon as it is there: calls fail with `unavailable` until then.
+///
+/// # Errors
+/// When the URL is not one.
+pub fn connect(url: &str) -> anyhow::Result<Client> {
+    Ok(InterceptedService::new(endpoint(url)?.connect_lazy(), Outbound))
+}
+
+/// Connects to several replicas and spreads the calls over those that are there.
+///
+/// # Errors
+/// When one of the URLs is not one, or there is none.
+pub fn connect_any(urls: &[String]) -> anyhow::Result<Client> {
+    anyhow::ensure!(!urls.is_empty(), "no address given");
+    if let [url] = urls {
+        return connect(url);
+    }
+    let endpoints = urls.iter().map(|url| endpoint(url)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(InterceptedService::new(Channel::balance_list(endpoints.into_iter()), Outbound))
+}
+
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    Ok(tune(Endpoint::from_shared(url.to_owned())?))
+}
+
+fn tune(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .timeout(DEADLINE)
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+}
+
+fn server() -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(4096)
+}
+
+/// Serves on TCP until the tasks are stopped; calls that run then may finish.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve(listener: TcpListener, routes: Routes, tasks: &Tasks) -> anyhow::Result<()> {
+    server()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.stopping())
+        .await?;
+    Ok(())
+}
+
+/// Serves on pipes inside the process. What comes back is an ordinary client that makes a new pipe whenever it
+/// has to connect anew.
+#[must_use]
+pub fn in_process(routes: Routes, tasks: &Tasks) -> Client {
+    let (dial, accept) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(BACKLOG);
+    let stopping = tasks.stopping();
+    tasks.spawn(async move {
+        let served =
+            server().add_routes(routes).serve_with_incoming_shutdown(ReceiverStream::new(accept), stopping).await;
+        if let Err(error) = served {
+            tracing::error!(error = %error, "an in-process server ended");
+        }
+    });
+    let dial = Arc::new(dial);
+    let channel = tune(Endpoint::from_static("http://in.process")).connect_with_connector_lazy(tower::service_fn(
+        move |_: Uri| {
+            let dial = Arc::clone(&dial);
+            async move {
+                let (here, there) = tokio::io::duplex(PIPE);
+                dial.send(Ok(there)).await.map_err(|_| std::io::Error::other("the service has stopped"))?;
+                Ok::<_, std::io::Error>(TokioIo::new(here))
+            }
+        },
+    ));
+    InterceptedService::new(channel, Outbound)
+}
