@@ -97,8 +97,13 @@ impl Revs {
             self.rooms.remove(room);
         }
         let mut steps = self.listed_except(&heads.rooms, named);
+        // Of a named room whose rev moved the rows came too: they move the rev that is held, and the item only its own state's.
+        let with_rows: HashSet<RoomId> = heads.changes.iter().map(|changes| changes.room).collect();
         for room in heads.rooms.iter().filter(|room| named.contains(&room.id)) {
-            self.start(room);
+            match self.rooms.get_mut(&room.id) {
+                Some(held) if with_rows.contains(&room.id) => held.me_rev = Some(room.me.rev),
+                _ => steps.extend(self.start(room)),
+            }
         }
         for changes in &heads.changes {
             steps.extend(self.changes(changes.clone()));
@@ -215,7 +220,7 @@ impl Revs {
         let repair = held.repair.take();
         let mut steps = Vec::new();
         // A truncated answer may name a lower rev: the operator has restored a backup.
-        if changes.truncated || changes.rev >= held.rev {
+        if changes.truncated || changes.rev > held.rev {
             let seen = if changes.truncated { 0 } else { held.rev };
             let more = changes.more;
             changes.messages.retain(|message| message.rev > seen);

@@ -121,6 +121,8 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(false)
+            // PostgreSQL's name for comparing byte by byte, so that one migration serves both.
+            .collation("C", |left, right| left.cmp(right))
             .busy_timeout(SQLITE_BUSY);
         let write = SqlitePoolOptions::new()
             .max_connections(1)

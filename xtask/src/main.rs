@@ -14,6 +14,8 @@ mod process;
 mod services;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -36,10 +38,18 @@ enum Command {
 
 // One thread only: the kernel ties "die with your parent" to the thread that started a child.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Services(command) => services::run(command).await,
         Command::Cluster(options) => cluster::run(options).await,
         Command::Test => gate::run().await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without the backtrace that returning the error would print: it says nothing about a child's failure.
+        Err(error) => {
+            log::progress(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }

@@ -23,12 +23,6 @@ pub(crate) async fn amqp(port: u16) -> bool {
     ask(port, b"AMQP\x00\x00\x09\x01").await.starts_with(b"\x01\x00\x00")
 }
 
-/// PostgreSQL answers N ("no TLS") to a request for TLS once it accepts connections at all;
-/// that it also lets somebody in is asked with `psql`.
-pub(crate) async fn postgres(port: u16) -> bool {
-    ask(port, b"\x00\x00\x00\x08\x04\xd2\x16\x2f").await.starts_with(b"N")
-}
-
 /// The status of a GET, if anything there speaks HTTP.
 pub(crate) async fn http(port: u16, path: &str) -> Option<u16> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 
+const NOTHING: [i64; 0] = [];
+
 fn room_id() -> RoomId {
     RoomId(Uuid::from_u128(1))
 }
@@ -69,8 +71,8 @@ fn shown(steps: &[Step]) -> Vec<i64> {
 fn the_next_rev_is_delivered_and_an_old_one_ignored() {
     let mut revs = holding(4);
     assert_eq!(shown(&revs.event(message(5, None))), [5]);
-    assert_eq!(shown(&revs.event(message(5, None))), []);
-    assert_eq!(shown(&revs.event(message(3, None))), []);
+    assert_eq!(shown(&revs.event(message(5, None))), NOTHING);
+    assert_eq!(shown(&revs.event(message(3, None))), NOTHING);
     assert_eq!(revs.held(room_id()), Some(5));
 }
 
@@ -85,8 +87,8 @@ fn prev_bridges_revs_that_this_client_does_not_need() {
 fn a_gap_asks_once_and_keeps_what_follows() {
     let mut revs = holding(4);
     assert_eq!(shown(&revs.event(message(6, None))), [-4]);
-    assert_eq!(shown(&revs.event(message(7, None))), []);
-    assert_eq!(shown(&revs.event(message(8, None))), []);
+    assert_eq!(shown(&revs.event(message(7, None))), NOTHING);
+    assert_eq!(shown(&revs.event(message(8, None))), NOTHING);
     assert_eq!(shown(&revs.changes(changes(4, 7))), [5, 6, 7, 8], "7 came twice and is shown once");
     assert_eq!(revs.held(room_id()), Some(8));
 }
@@ -131,7 +133,7 @@ fn resync_asks_after_its_time_and_moves_nothing() {
     let steps = revs.event(Event::parse("resync", resync).expect("resync"));
     assert_eq!(steps, [Step::Ask(Ask { room: room_id(), after: 4, wait_ms: 250 })]);
     assert_eq!(revs.held(room_id()), Some(4));
-    assert_eq!(shown(&revs.event(message(5, None))), [], "later events wait for the answer");
+    assert_eq!(shown(&revs.event(message(5, None))), NOTHING, "later events wait for the answer");
     assert_eq!(shown(&revs.changes(changes(4, 9))), [5, 6, 7, 8, 9]);
 }
 
@@ -153,7 +155,7 @@ fn more_events_than_are_kept_are_asked_for_again() {
 fn an_unknown_room_is_looked_up_once_and_starts_at_its_item() {
     let mut revs = Revs::default();
     assert_eq!(shown(&revs.event(message(5, None))), [-1_000]);
-    assert_eq!(shown(&revs.event(message(6, None))), []);
+    assert_eq!(shown(&revs.event(message(6, None))), NOTHING);
     assert_eq!(shown(&revs.listed(&[room(5)])), [6]);
     assert_eq!(revs.held(room_id()), Some(6));
 }
