@@ -52,6 +52,8 @@ create table members (
     read_seq bigint not null,
     delivered_seq bigint not null,
     muted_until bigint,
+    -- When this member last sent something, for slow mode.
+    sent_at bigint,
     -- The member's own settings, with a counter of their own.
     me_rev bigint not null,
     me_muted_until bigint,

@@ -11,11 +11,11 @@ use crate::{App, error::Result};
 
 /// A user and the session that they ask in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Actor {
+pub(crate) struct Actor {
     /// The user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The session.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
 }
 
 impl Actor {
@@ -23,7 +23,7 @@ impl Actor {
     ///
     /// # Errors
     /// `bad_request` when a call was made without one.
-    pub fn from_wire(actor: Option<chat::Actor>) -> Result<Self> {
+    pub(crate) fn from_wire(actor: Option<chat::Actor>) -> Result<Self> {
         let actor = actor.ok_or_else(|| Fault::bad_request("actor: is missing"))?;
         Ok(Self {
             user: UserId::from_wire(&actor.user, "actor.user")?,

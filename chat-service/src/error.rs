@@ -6,7 +6,7 @@ use tonic::Status;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The caller is refused, and told why.
     #[error(transparent)]
     Refused(#[from] Fault),
@@ -19,12 +19,12 @@ pub enum Error {
 }
 
 /// What calls of this service return.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// What the caller is told. Logs what the caller is not told.
     #[must_use]
-    pub fn into_fault(self) -> Fault {
+    pub(crate) fn into_fault(self) -> Fault {
         match self {
             Self::Refused(fault) => fault,
             Self::Database(error) if is_passing(&error) => {
@@ -44,7 +44,7 @@ impl Error {
 
     /// Whether the caller was refused, rather than the work having failed.
     #[must_use]
-    pub fn is_refusal(&self, kind: Kind) -> bool {
+    pub(crate) fn is_refusal(&self, kind: Kind) -> bool {
         matches!(self, Self::Refused(fault) if fault.kind == kind)
     }
 }
@@ -57,7 +57,7 @@ impl From<Error> for Status {
 
 /// Whether the same call may succeed a moment later: connection, resources, locks, deadlock, cancelled statement.
 #[must_use]
-pub fn is_passing(error: &sqlx::Error) -> bool {
+pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut

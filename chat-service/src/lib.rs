@@ -1,12 +1,20 @@
 //! chat-service: accounts, rooms, messages, receipts. Authorises every operation and is the only writer of its database.
 
-pub mod accounts;
-pub mod actor;
-pub mod error;
-pub mod grpc;
-pub mod outbox;
+mod accounts;
+mod actor;
+mod changes;
+mod commit;
+mod error;
+mod gateways;
+mod grpc;
+mod hello;
+mod messages;
+mod outbox;
+mod page;
+mod receipts;
+mod rooms;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parlance_proto::presence::directory_client::DirectoryClient;
 use service_kit::{
@@ -15,12 +23,17 @@ use service_kit::{
     bus::Bus,
     db::Db,
     env::{self, Get, Invalid},
+    on_tx,
     rpc::Client,
     tasks::Tasks,
 };
 use tonic::service::Routes;
+use uuid::Uuid;
 
-use crate::{accounts::password::Passwords, outbox::Outbox};
+use crate::{accounts::password::Passwords, commit::Committer, hello::Greeter, outbox::Outbox, receipts::Cursors};
+
+/// How often the database is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// What this service is told at its start.
 #[derive(Debug)]
@@ -56,6 +69,9 @@ pub(crate) struct App {
     pub(crate) outbox: Outbox,
     pub(crate) signer: Signer,
     pub(crate) passwords: Passwords,
+    pub(crate) committer: Committer,
+    pub(crate) cursors: Cursors,
+    pub(crate) greeter: Greeter,
     pub(crate) access_ttl_s: i64,
     /// For work that must be finished even when its caller has gone.
     pub(crate) tasks: Tasks,
@@ -77,6 +93,51 @@ pub async fn start(
     db.migrate(&sqlx::migrate!("../migrations")).await?;
     readiness.set("database", true);
     let outbox = Outbox::start(db.clone(), bus, DirectoryClient::new(presence), config.hold_publish, tasks);
-    let app = Arc::new(App { db, outbox, signer, passwords: Passwords::new(), access_ttl_s: config.access_ttl_s, tasks: tasks.clone() });
+    note_generation(&db).await?;
+    let (greeter, hellos) = Greeter::new();
+    let app = Arc::new(App {
+        db,
+        outbox,
+        signer,
+        passwords: Passwords::new(),
+        committer: Committer::default(),
+        cursors: Cursors::default(),
+        greeter,
+        access_ttl_s: config.access_ttl_s,
+        tasks: tasks.clone(),
+    });
+    app.committer.start(&app, tasks);
+    app.cursors.start(&app, tasks);
+    hello::serve(&app, hellos, tasks);
+    tasks.spawn_until_stop(watch(Arc::clone(&app), readiness));
     Ok(grpc::routes(&app))
+}
+
+impl App {
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.db, Db::Postgres(_))
+    }
+}
+
+/// Makes the generation of a new deployment: clients that hold another one start over.
+async fn note_generation(db: &Db) -> anyhow::Result<()> {
+    let mut tx = db.begin().await?;
+    on_tx!(&mut tx, c => sqlx::query(
+        "insert into facts (name, value) values ('generation', $1) on conflict (name) do nothing",
+    )
+    .bind(Uuid::now_v7().to_string())
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Keeps readiness true to whether the database answers.
+async fn watch(app: Arc<App>, readiness: Readiness) {
+    let mut ticks = tokio::time::interval(PROBE);
+    loop {
+        ticks.tick().await;
+        readiness.set("database", app.db.is_alive().await);
+    }
 }

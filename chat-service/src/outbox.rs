@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::error::Result;
 
 /// How long the maker of a row, or who took it over, has for publishing it.
-const CLAIM_MS: i64 = 2_000;
+pub(crate) const CLAIM_MS: i64 = 2_000;
 /// How often rows with an expired claim are looked for, and published ones are deleted at the latest.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Rows that one sweep takes.
@@ -48,41 +48,41 @@ const LOOKUP: Duration = Duration::from_millis(700);
 
 /// The events of one transaction, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Announcement {
+pub(crate) struct Announcement {
     events: Vec<Addressed>,
 }
 
 impl Announcement {
     /// Nothing to tell yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// A durable change of a room, for its members.
-    pub fn room(&mut self, room: RoomId, event: RoomEvent) {
+    pub(crate) fn room(&mut self, room: RoomId, event: RoomEvent) {
         self.push(Topic::Room(room), event::Kind::Room(event));
     }
 
     /// A change of a user's own affairs, for that user's connections.
-    pub fn user(&mut self, user: UserId, event: UserEvent) {
+    pub(crate) fn user(&mut self, user: UserId, event: UserEvent) {
         self.push(Topic::User(user), event::Kind::User(event));
     }
 
     /// A member's cursor moved, for the room.
-    pub fn receipt(&mut self, room: RoomId, receipt: Receipt) {
+    pub(crate) fn receipt(&mut self, room: RoomId, receipt: Receipt) {
         self.push(Topic::Room(room), event::Kind::Receipt(receipt));
     }
 
     /// A member's own state in a room changed, for that user's connections.
-    pub fn me(&mut self, user: UserId, me: MeChanged) {
+    pub(crate) fn me(&mut self, user: UserId, me: MeChanged) {
         let kind = Some(parlance_proto::event::user_event::Kind::Me(me));
         self.user(user, UserEvent { user: user.to_wire(), rev: 0, kind });
     }
 
     /// Whether there is nothing to tell.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
@@ -95,13 +95,22 @@ impl Announcement {
 /// An announcement that its transaction has stored and that is to be published once that has committed.
 #[derive(Debug)]
 #[must_use = "publish it after the commit, or the sweeper has to"]
-pub struct Stored {
+pub(crate) struct Stored {
     batch: Batch,
+}
+
+/// The outbox row of an announcement.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Also the id of the event for workers.
+    pub(crate) id: Uuid,
+    /// An encoded `Batch`.
+    pub(crate) encoded: Vec<u8>,
 }
 
 /// Publishes announcements. Cheap to clone.
 #[derive(Clone)]
-pub struct Outbox(Arc<Inner>);
+pub(crate) struct Outbox(Arc<Inner>);
 
 struct Inner {
     db: Db,
@@ -117,7 +126,7 @@ struct Inner {
 impl Outbox {
     /// Starts the publisher and the sweeper.
     #[must_use]
-    pub fn start(db: Db, bus: Bus, directory: DirectoryClient<Client>, hold: Option<PathBuf>, tasks: &Tasks) -> Self {
+    pub(crate) fn start(db: Db, bus: Bus, directory: DirectoryClient<Client>, hold: Option<PathBuf>, tasks: &Tasks) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
         let outbox = Self(Arc::new(Inner { db, bus, directory, waiting, published: Mutex::default(), hold }));
         tasks.spawn_until_stop(outbox.clone().publish_all(queue));
@@ -129,40 +138,22 @@ impl Outbox {
     ///
     /// # Errors
     /// When the database does not take it.
-    pub async fn store(&self, tx: &mut Tx, announcement: Announcement) -> Result<Stored> {
-        let batch = Self::batch(announcement);
-        let (id, encoded) = (row_id(&batch), batch.encode_to_vec());
-        let sql = if tx.is_postgres() { INSERT_POSTGRES } else { INSERT_SQLITE };
-        on_tx!(tx, c => sqlx::query(sql).bind(id).bind(CLAIM_MS).bind(encoded).execute(c).await.map(|_| ()))?;
-        Ok(Stored { batch })
-    }
-
-    /// Takes what `store` would insert, for a statement that does so itself. The claim is `claim_ms` from the database's
-    /// present time.
-    pub fn prepare(announcement: Announcement) -> (Stored, Uuid, Vec<u8>, i64) {
-        let batch = Self::batch(announcement);
-        let (id, encoded) = (row_id(&batch), batch.encode_to_vec());
-        (Stored { batch }, id, encoded, CLAIM_MS)
-    }
-
-    fn batch(announcement: Announcement) -> Batch {
-        Batch {
-            id: Bytes::copy_from_slice(Uuid::now_v7().as_bytes()),
-            events: announcement.events,
-            traceparent: telemetry::current_traceparent().unwrap_or_default(),
-        }
+    pub(crate) async fn store(&self, tx: &mut Tx, announcement: Announcement) -> Result<Stored> {
+        let (stored, row) = prepare(announcement);
+        insert(tx, &row).await?;
+        Ok(stored)
     }
 
     /// Publishes what a committed transaction has stored, in the order of the calls. Does not wait: what cannot be
     /// taken now stays in its row.
-    pub fn publish(&self, stored: Stored) {
+    pub(crate) fn publish(&self, stored: Stored) {
         if self.0.waiting.try_send(stored.batch).is_err() {
             metrics::counter!("outbox_left_to_sweeper_total").increment(1);
         }
     }
 
     /// Publishes what nobody misses when it is lost: receipts, own cursors.
-    pub fn publish_droppable(&self, announcement: Announcement) {
+    pub(crate) fn publish_droppable(&self, announcement: Announcement) {
         if announcement.is_empty() {
             return;
         }
@@ -174,12 +165,12 @@ impl Outbox {
 
     /// Rows that are published and may be deleted; give them back with [`Outbox::give_back`] when that fails.
     #[must_use]
-    pub fn take_published(&self) -> Vec<Uuid> {
+    pub(crate) fn take_published(&self) -> Vec<Uuid> {
         std::mem::take(&mut *self.0.published.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns rows that could not be deleted.
-    pub fn give_back(&self, mut rows: Vec<Uuid>) {
+    pub(crate) fn give_back(&self, mut rows: Vec<Uuid>) {
         self.0.published.lock().unwrap_or_else(PoisonError::into_inner).append(&mut rows);
     }
 
@@ -299,7 +290,7 @@ impl Outbox {
         let mut tx = self.0.db.begin().await?;
         let sql = if tx.is_postgres() { CLAIM_POSTGRES } else { CLAIM_SQLITE };
         let taken: Vec<(Vec<u8>,)> =
-            on_tx!(tx, c => sqlx::query_as(sql).bind(CLAIM_MS).bind(SWEEP_ROWS).fetch_all(c).await)?;
+            on_tx!(&mut tx, c => sqlx::query_as(sql).bind(CLAIM_MS).bind(SWEEP_ROWS).fetch_all(c).await)?;
         tx.commit().await?;
         for (encoded,) in taken {
             metrics::counter!("outbox_swept_total").increment(1);
@@ -323,11 +314,32 @@ impl Outbox {
     }
 }
 
+/// Makes the row of an announcement, and what is to be published once that row is committed.
+pub(crate) fn prepare(announcement: Announcement) -> (Stored, Row) {
+    let id = Uuid::now_v7();
+    let batch = Batch {
+        id: Bytes::copy_from_slice(id.as_bytes()),
+        events: announcement.events,
+        traceparent: telemetry::current_traceparent().unwrap_or_default(),
+    };
+    let encoded = batch.encode_to_vec();
+    (Stored { batch }, Row { id, encoded })
+}
+
+/// Inserts a row, claimed by its maker.
+///
+/// # Errors
+/// When the database does not take it.
+pub(crate) async fn insert(tx: &mut Tx, row: &Row) -> sqlx::Result<()> {
+    let sql = if tx.is_postgres() { INSERT_POSTGRES } else { INSERT_SQLITE };
+    on_tx!(tx, c => sqlx::query(sql).bind(row.id).bind(CLAIM_MS).bind(&row.encoded).execute(c).await.map(|_| ()))
+}
+
 /// Deletes published rows inside a transaction.
 ///
 /// # Errors
 /// When the database does not do it.
-pub async fn delete(tx: &mut Tx, rows: &[Uuid]) -> sqlx::Result<()> {
+pub(crate) async fn delete(tx: &mut Tx, rows: &[Uuid]) -> sqlx::Result<()> {
     match tx {
         Tx::Postgres(tx) => {
             sqlx::query("delete from outbox where id = any($1)").bind(rows).execute(&mut **tx).await?;

@@ -10,6 +10,7 @@ pub mod db;
 pub mod env;
 pub mod fault;
 pub mod id;
+pub mod program;
 pub mod rpc;
 pub mod tasks;
 pub mod telemetry;

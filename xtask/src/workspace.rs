@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::environment;
+use crate::{environment, launch};
 
 /// The root of the checkout this program was built from.
 pub(crate) fn root() -> PathBuf {
@@ -20,10 +20,12 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// A cargo command at the root, by the same cargo that runs us.
+/// A cargo command at the root, by the same cargo that runs us, with the open files that tests under it may need.
 pub(crate) fn cargo(arguments: &str) -> Command {
     let cargo = environment::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
-    let mut command = Command::new(cargo);
-    command.args(arguments.split_whitespace()).current_dir(root());
+    let mut command = launch::bound(cargo, "TERM");
+    command
+        .args(arguments.split_whitespace())
+        .current_dir(root());
     command
 }

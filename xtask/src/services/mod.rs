@@ -21,6 +21,8 @@ pub(crate) use tether::Tether;
 
 use crate::{log, workspace};
 
+use state::State;
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Start them, or the one named; prints the variables that point tests at them
@@ -52,11 +54,14 @@ pub(crate) struct Selection {
 
 impl Selection {
     fn services(&self) -> Vec<Service> {
-        self.service.map_or_else(|| Service::ALL.to_vec(), |service| vec![service])
+        self.service
+            .map_or_else(|| Service::ALL.to_vec(), |service| vec![service])
     }
 
     fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(|| workspace::target().join("services"))
+        self.dir
+            .clone()
+            .unwrap_or_else(|| workspace::target().join("services"))
     }
 }
 
@@ -67,13 +72,27 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             instances.up(&selection.services()).await?;
             print_variables(&instances)
         }
-        Command::Down { selection, erase, tethered: Some(run) } => end_with_owner(&selection, erase, &run).await,
-        Command::Down { selection, erase, tethered: None } => {
-            down(&selection.dir(), &selection.services(), erase).await
-        }
+        Command::Down {
+            selection,
+            erase,
+            tethered: Some(run),
+        } => end_with_owner(&selection, erase, &run).await,
+        Command::Down {
+            selection,
+            erase,
+            tethered: None,
+        } => down(&selection.dir(), &selection.services(), erase).await,
         Command::Restart(selection) => {
-            if let Some(service) = selection.services().into_iter().find(|s| s.replacement().is_some()) {
-                bail!("{} is set: that {} is not ours to restart", service.variable(), service.name());
+            if let Some(service) = selection
+                .services()
+                .into_iter()
+                .find(|s| s.replacement().is_some())
+            {
+                bail!(
+                    "{} is set: that {} is not ours to restart",
+                    service.variable(),
+                    service.name()
+                );
             }
             let mut instances = Instances::open(&selection.dir()).await?;
             instances.down(&selection.services()).await?;
@@ -86,6 +105,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 /// Stops everything under the folder and deletes its data; nothing there is fine too.
 pub(crate) async fn erase(dir: &Path) -> anyhow::Result<()> {
     down(dir, &Service::ALL, true).await
+}
+
+/// Kills everything under the folder at once, even while another command has it locked.
+pub(crate) fn kill(dir: &Path) -> anyhow::Result<()> {
+    State::load(dir.join("state"))?.kill();
+    Ok(())
 }
 
 async fn down(dir: &Path, services: &[Service], erase: bool) -> anyhow::Result<()> {

@@ -3,18 +3,21 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::process::Process;
-use crate::{entropy, launch, packages};
+use crate::{entropy, launch, packages, probe};
 
 use super::state::State;
 
 pub(super) const FOLDER: &str = "postgres";
 /// The user that Debian's package creates.
 const USER: &str = "postgres";
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::Result<Process> {
     let folder = folder(dir, state).await?;
@@ -22,15 +25,20 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
     if !data.exists() {
         init(&folder, &data).await?;
     }
+    predecessor_removed(&data).await;
     let port = state.port("postgres")?;
     let mut command = as_user(&program("postgres")?);
     command.arg("-D").arg(&data).current_dir(&data);
     // The socket lies in the data folder by a relative name, as an absolute one may be too long for a socket.
     // What is measured and broken on this instance should mean something: fsync stays on.
     let port = format!("port={port}");
-    for setting in
-        [&port, "listen_addresses=127.0.0.1", "unix_socket_directories=.", "max_connections=200", "fsync=on"]
-    {
+    for setting in [
+        &port,
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=.",
+        "max_connections=200",
+        "fsync=on",
+    ] {
         command.args(["-c", setting]);
     }
     launch::detached(&mut command, log)
@@ -38,9 +46,19 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
 
 /// A server that is still starting up or shutting down does not count.
 pub(super) async fn answers(port: u16) -> bool {
-    let Ok(pg_isready) = program("pg_isready") else { return false };
+    let Ok(pg_isready) = program("pg_isready") else {
+        return false;
+    };
     let mut command = Command::new(pg_isready);
-    command.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+    command.args([
+        "-q",
+        "-U",
+        "postgres",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+    ]);
     launch::output(&mut command).await.is_ok()
 }
 
@@ -48,9 +66,31 @@ pub(super) async fn answers(port: u16) -> bool {
 pub(crate) async fn client(url: &str, statement: &str) -> anyhow::Result<String> {
     let mut command = Command::new(program("psql")?);
     // No settings of the user at the desk, no questions.
-    command.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
+    command.args([
+        "--no-psqlrc",
+        "--no-password",
+        "--quiet",
+        "--tuples-only",
+        "--no-align",
+    ]);
     command.args(["--set", "ON_ERROR_STOP=1", "--command", statement, url]);
     launch::output(&mut command).await
+}
+
+/// After a crash the server refuses to start as long as the old pid exists, be it as a zombie that init will reap
+/// in a moment. When it stays, the server's own message tells.
+async fn predecessor_removed(data: &Path) {
+    let lock = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    let Some(pid) = lock.lines().next() else {
+        return;
+    };
+    let removed = async || !Path::new("/proc").join(pid).exists();
+    let _ = probe::until(
+        Instant::now() + REMOVAL_PATIENCE,
+        "the crashed server's pid",
+        removed,
+    )
+    .await;
 }
 
 async fn init(folder: &Path, data: &Path) -> anyhow::Result<()> {
@@ -61,7 +101,16 @@ async fn init(folder: &Path, data: &Path) -> anyhow::Result<()> {
     }
     let mut command = as_user(&program("initdb")?);
     command
-        .args(["--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"])
+        .args([
+            "--username",
+            "postgres",
+            "--auth",
+            "trust",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C.UTF-8",
+        ])
         .args(["--no-sync", "--pgdata"])
         .arg(&fresh)
         .current_dir(folder);
@@ -99,7 +148,9 @@ async fn give(folder: &Path) -> anyhow::Result<()> {
 }
 
 async fn reachable(folder: &Path) -> bool {
-    launch::output(as_user(Path::new("test")).arg("-w").arg(folder)).await.is_ok()
+    launch::output(as_user(Path::new("test")).arg("-w").arg(folder))
+        .await
+        .is_ok()
 }
 
 fn as_user(program: &Path) -> Command {
@@ -107,7 +158,9 @@ fn as_user(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", USER, "--regid", USER, "--init-groups"]).arg(program);
+    command
+        .args(["--reuid", USER, "--regid", USER, "--init-groups"])
+        .arg(program);
     command
 }
 

@@ -1,0 +1,70 @@
+//! Group commit: everything that waits to be sent goes into one transaction, room by room in order.
+//!
+//! `queue` keeps what waits and which rooms a worker holds; `decide` is the pure judgement of a batch; `postgres` and
+//! `sqlite` are its statements. The work belongs to the workers, never to a request: a caller that goes away skips nothing.
+
+mod decide;
+mod postgres;
+mod queue;
+mod sqlite;
+mod worker;
+
+pub(crate) use decide::check_form;
+pub(crate) use queue::Committer;
+pub(crate) use worker::stopped;
+
+use service_kit::{
+    fault::Fault,
+    id::{ClientId, MessageId, RoomId, UserId},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// A message to be stored.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) room: RoomId,
+    pub(crate) sender: UserId,
+    pub(crate) client_id: ClientId,
+    pub(crate) text: String,
+    pub(crate) reply_to: Option<i64>,
+    /// A JSON object.
+    pub(crate) meta: Option<String>,
+    /// Fields that are not built yet were given.
+    pub(crate) unbuilt: bool,
+    pub(crate) reply: Reply,
+}
+
+/// Where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To one call.
+    Call(oneshot::Sender<Result<Accepted, Fault>>),
+    /// To a stream of many. It has room for every answer that is outstanding.
+    Stream(u64, mpsc::Sender<(u64, Result<Accepted, Fault>)>),
+}
+
+impl Reply {
+    /// Refuses without having queued.
+    pub(crate) fn refuse(self, fault: Fault) {
+        self.send(Err(fault));
+    }
+
+    fn send(self, answer: Result<Accepted, Fault>) {
+        // Whoever asked may have gone; the message is stored all the same, and a repeat answers it.
+        match self {
+            Self::Call(reply) => drop(reply.send(answer)),
+            Self::Stream(id, reply) => drop(reply.try_send((id, answer))),
+        }
+    }
+}
+
+/// A message that is stored: committed, and not before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) id: MessageId,
+    pub(crate) seq: i64,
+    pub(crate) rev: i64,
+    pub(crate) at: i64,
+    /// It had been stored before.
+    pub(crate) duplicate: bool,
+}

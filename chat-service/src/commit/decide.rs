@@ -1,0 +1,295 @@
+//! Judges a batch, item by item and in order, on what was read under the locks. No database here.
+
+use std::{collections::HashMap, time::Duration};
+
+use service_kit::{
+    fault::Fault,
+    id::{ClientId, MessageId, RoomId, UserId},
+};
+
+use super::{Accepted, Item};
+use crate::{
+    messages::{self, KIND_TEXT, MessageRow},
+    rooms::Role,
+};
+
+/// What was read for one item after its room was locked.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct State {
+    /// Place of the item in the batch, from 1.
+    #[allow(dead_code, reason = "orders the rows in SQL")]
+    pub(super) ord: i64,
+    pub(super) room_exists: bool,
+    pub(super) seq: Option<i64>,
+    pub(super) rev: Option<i64>,
+    pub(super) archived: Option<bool>,
+    pub(super) announcement: Option<bool>,
+    pub(super) slow_mode_s: Option<i64>,
+    pub(super) present: Option<bool>,
+    pub(super) role: Option<i16>,
+    pub(super) visible_from_seq: Option<i64>,
+    pub(super) muted_until: Option<i64>,
+    pub(super) sent_at: Option<i64>,
+    /// The message that has this client id already.
+    pub(super) d_id: Option<MessageId>,
+    pub(super) d_seq: Option<i64>,
+    pub(super) d_rev: Option<i64>,
+    pub(super) d_at: Option<i64>,
+}
+
+/// What becomes of one item.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Accept(Accepted),
+    Refuse(Fault),
+    /// Its room is locked by somebody else.
+    Missed,
+}
+
+/// What a batch writes.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// One for each item, in order.
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) inserts: Vec<MessageRow>,
+    /// The new seq, rev and activity of each room that moved.
+    pub(super) rooms: HashMap<RoomId, Moved>,
+    /// The last own message of each sender: it counts as read.
+    pub(super) senders: HashMap<(RoomId, UserId), Moved>,
+}
+
+/// Where a room, or a sender in it, stands after the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) seq: i64,
+    pub(super) rev: i64,
+    pub(super) at: i64,
+}
+
+/// Judges the items. `locked` says whose rooms are ours; `states` has one entry for each item, in order.
+pub(super) fn decide(items: &[Item], locked: &dyn Fn(RoomId) -> bool, states: &[State], now: i64) -> Plan {
+    let mut plan = Plan::default();
+    let mut stored: HashMap<(RoomId, UserId, ClientId), Accepted> = HashMap::new();
+    for (item, state) in items.iter().zip(states) {
+        let key = (item.room, item.sender, item.client_id);
+        let outcome = if !state.room_exists {
+            Outcome::Refuse(no_such_room())
+        } else if !locked(item.room) {
+            Outcome::Missed
+        } else if let Some(duplicate) = earlier(state).or_else(|| stored.get(&key).cloned()) {
+            Outcome::Accept(Accepted { duplicate: true, ..duplicate })
+        } else {
+            match accept(&mut plan, item, state, now) {
+                Ok(accepted) => {
+                    stored.insert(key, accepted.clone());
+                    Outcome::Accept(accepted)
+                }
+                Err(fault) => Outcome::Refuse(fault),
+            }
+        };
+        plan.outcomes.push(outcome);
+    }
+    plan
+}
+
+fn earlier(state: &State) -> Option<Accepted> {
+    Some(Accepted { id: state.d_id?, seq: state.d_seq?, rev: state.d_rev?, at: state.d_at?, duplicate: true })
+}
+
+fn no_such_room() -> Fault {
+    Fault::not_found("there is no such room, or you are not in it")
+}
+
+/// Gives an item its seq and rev, or says why not: form was checked before, here permission and then the state.
+fn accept(plan: &mut Plan, item: &Item, state: &State, now: i64) -> Result<Accepted, Fault> {
+    if state.present != Some(true) {
+        return Err(no_such_room());
+    }
+    let role = Role::from_row(state.role.unwrap_or_default());
+    if state.announcement == Some(true) && role < Role::Admin {
+        return Err(Fault::forbidden("only admins and the owner write in this room"));
+    }
+    if let Some(until) = state.muted_until.filter(|until| *until > now) {
+        return Err(Fault::forbidden("you are muted in this room").retry_after(millis(until - now)));
+    }
+    if state.archived == Some(true) {
+        return Err(Fault::unprocessable("the room is archived"));
+    }
+    if item.unbuilt {
+        return Err(Fault::unprocessable("mentions, thread and attachments are not built yet"));
+    }
+    let key = (item.room, item.sender);
+    let pause = state.slow_mode_s.unwrap_or_default() * 1000;
+    let last = plan.senders.get(&key).map(|moved| moved.at).or(state.sent_at);
+    if let Some(wait) = last.map(|last| last + pause - now).filter(|wait| *wait > 0 && pause > 0 && role < Role::Admin) {
+        let fault = Fault::new(service_kit::fault::Kind::RateLimited, "the room is in slow mode; wait before the next message");
+        return Err(fault.retry_after(millis(wait)));
+    }
+    let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved {
+        seq: state.seq.unwrap_or_default(),
+        rev: state.rev.unwrap_or_default(),
+        at: now,
+    });
+    // A room's seqs are dense: every message up to the last one exists.
+    if item.reply_to.is_some_and(|seq| seq > room.seq || seq <= state.visible_from_seq.unwrap_or_default()) {
+        return Err(Fault::unprocessable("reply_to: there is no such message in this room"));
+    }
+    let moved = Moved { seq: room.seq + 1, rev: room.rev + 1, at: now };
+    plan.rooms.insert(item.room, moved);
+    plan.senders.insert(key, moved);
+    let id = MessageId::generate();
+    plan.inserts.push(row(item, moved, id));
+    Ok(Accepted { id, seq: moved.seq, rev: moved.rev, at: now, duplicate: false })
+}
+
+fn row(item: &Item, moved: Moved, id: MessageId) -> MessageRow {
+    MessageRow {
+        room_id: item.room,
+        seq: moved.seq,
+        rev: moved.rev,
+        id,
+        client_id: item.client_id,
+        sender: item.sender,
+        kind: KIND_TEXT,
+        text: item.text.clone(),
+        reply_to: item.reply_to,
+        meta: item.meta.clone(),
+        at: moved.at,
+        edited_at: None,
+        deleted_at: None,
+    }
+}
+
+fn millis(wait: i64) -> Duration {
+    Duration::from_millis(u64::try_from(wait).unwrap_or_default())
+}
+
+/// Checks the form of a message before it is queued, so that no text the database would refuse gets there.
+pub(crate) fn check_form(item: &Item) -> Result<(), Fault> {
+    messages::check_text(&item.text).or_else(|fault| {
+        // Attachments may come without a text; that they are not built yet is said after the permission.
+        if item.text.is_empty() && item.unbuilt { Ok(()) } else { Err(fault) }
+    })?;
+    if item.meta.as_deref().is_some_and(|meta| meta.contains("\\u0000") || meta.contains('\0')) {
+        return Err(Fault::bad_request("meta: must not contain U+0000"));
+    }
+    if item.reply_to.is_some_and(|seq| seq < 1) {
+        return Err(Fault::bad_request("reply_to: must be a seq, 1 or more"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use service_kit::fault::Kind;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::commit::Reply;
+
+    fn item(room: RoomId, sender: UserId, client_id: ClientId) -> Item {
+        let (reply, _) = oneshot::channel();
+        Item {
+            room,
+            sender,
+            client_id,
+            text: "hi".to_owned(),
+            reply_to: None,
+            meta: None,
+            unbuilt: false,
+            reply: Reply::Call(reply),
+        }
+    }
+
+    fn state() -> State {
+        State {
+            ord: 1,
+            room_exists: true,
+            seq: Some(7),
+            rev: Some(20),
+            archived: Some(false),
+            announcement: Some(false),
+            slow_mode_s: Some(0),
+            present: Some(true),
+            role: Some(1),
+            visible_from_seq: Some(0),
+            muted_until: None,
+            sent_at: None,
+            d_id: None,
+            d_seq: None,
+            d_rev: None,
+            d_at: None,
+        }
+    }
+
+    fn accepted(outcome: &Outcome) -> &Accepted {
+        match outcome {
+            Outcome::Accept(accepted) => accepted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_duplicate_inside_a_batch_takes_no_number() {
+        let (room, sender, client) = (RoomId::generate(), UserId::generate(), ClientId::generate());
+        let items = [item(room, sender, client), item(room, sender, client), item(room, sender, ClientId::generate())];
+        let plan = decide(&items, &|_| true, &[state(), state(), state()], 1000);
+        assert_eq!(accepted(&plan.outcomes[0]).seq, 8);
+        assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
+        assert!(accepted(&plan.outcomes[1]).duplicate);
+        assert_eq!(accepted(&plan.outcomes[2]).seq, 9);
+        assert_eq!(plan.rooms[&room], Moved { seq: 9, rev: 22, at: 1000 });
+        assert_eq!(plan.inserts.len(), 2);
+    }
+
+    #[test]
+    fn a_repeat_answers_the_stored_message_even_of_somebody_who_was_removed() {
+        let id = MessageId::generate();
+        let removed = State {
+            present: Some(false),
+            d_id: Some(id),
+            d_seq: Some(3),
+            d_rev: Some(5),
+            d_at: Some(9),
+            ..state()
+        };
+        let items = [item(RoomId::generate(), UserId::generate(), ClientId::generate())];
+        let plan = decide(&items, &|_| true, &[removed], 1000);
+        assert_eq!(accepted(&plan.outcomes[0]), &Accepted { id, seq: 3, rev: 5, at: 9, duplicate: true });
+        assert!(plan.inserts.is_empty() && plan.rooms.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_write_takes_no_number() {
+        let cases = [
+            (State { present: None, ..state() }, Kind::NotFound),
+            (State { present: Some(false), ..state() }, Kind::NotFound),
+            (State { room_exists: false, ..state() }, Kind::NotFound),
+            (State { announcement: Some(true), ..state() }, Kind::Forbidden),
+            (State { muted_until: Some(2000), ..state() }, Kind::Forbidden),
+            (State { archived: Some(true), ..state() }, Kind::Unprocessable),
+            (State { slow_mode_s: Some(10), sent_at: Some(500), ..state() }, Kind::RateLimited),
+        ];
+        for (state, kind) in cases {
+            let items = [item(RoomId::generate(), UserId::generate(), ClientId::generate())];
+            let plan = decide(&items, &|_| true, &[state], 1000);
+            match &plan.outcomes[0] {
+                Outcome::Refuse(fault) => assert_eq!(fault.kind, kind),
+                other => panic!("{other:?}"),
+            }
+            assert!(plan.inserts.is_empty() && plan.rooms.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_room_of_somebody_else_is_missed_and_the_others_are_not() {
+        let (held, free) = (RoomId::generate(), RoomId::generate());
+        let items = [
+            item(held, UserId::generate(), ClientId::generate()),
+            item(free, UserId::generate(), ClientId::generate()),
+        ];
+        let plan = decide(&items, &|room| room == free, &[state(), state()], 1000);
+        assert!(matches!(plan.outcomes[0], Outcome::Missed));
+        assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
+    }
+}

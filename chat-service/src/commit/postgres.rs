@@ -1,0 +1,119 @@
+//! The statements of a batch on PostgreSQL: begin, lock, read, write, commit, whatever the size of the batch.
+
+use std::collections::HashSet;
+
+use service_kit::id::RoomId;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use super::{
+    Item,
+    decide::{Plan, State},
+};
+use crate::{messages::MessageRow, outbox};
+
+/// How long a room that was missed twice is waited for.
+const LOCK_WAIT: &str = "set local lock_timeout = '3s'";
+
+/// Locks those of the rooms that nobody else holds; a stuck room stalls no other one.
+pub(super) async fn lock(tx: &mut Transaction<'_, Postgres>, rooms: &[RoomId]) -> sqlx::Result<HashSet<RoomId>> {
+    let ids: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
+    let locked: Vec<(RoomId,)> =
+        sqlx::query_as("select id from rooms where id = any($1) order by id for no key update skip locked")
+            .bind(ids)
+            .fetch_all(&mut **tx)
+            .await?;
+    Ok(locked.into_iter().map(|(room,)| room).collect())
+}
+
+/// Waits for one room, but not for ever.
+pub(super) async fn wait_for(tx: &mut Transaction<'_, Postgres>, room: RoomId) -> sqlx::Result<HashSet<RoomId>> {
+    sqlx::query(LOCK_WAIT).execute(&mut **tx).await?;
+    let locked: Option<(RoomId,)> = sqlx::query_as("select id from rooms where id = $1 for no key update")
+        .bind(room)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(locked.into_iter().map(|(room,)| room).collect())
+}
+
+/// Reads what every item is judged by, in a statement after the lock: an earlier snapshot may be stale.
+pub(super) async fn read(tx: &mut Transaction<'_, Postgres>, items: &[Item]) -> sqlx::Result<Vec<State>> {
+    let rooms: Vec<Uuid> = items.iter().map(|item| item.room.0).collect();
+    let senders: Vec<Uuid> = items.iter().map(|item| item.sender.0).collect();
+    let client_ids: Vec<Uuid> = items.iter().map(|item| item.client_id.0).collect();
+    sqlx::query_as(
+        "select k.ord, r.id is not null as room_exists, r.seq, r.rev, r.archived, r.announcement, r.slow_mode_s,
+             m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
+             d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality as k(room, sender, client_id, ord)
+         left join rooms r on r.id = k.room
+         left join members m on m.room_id = k.room and m.user_id = k.sender
+         left join messages d on d.room_id = k.room and d.sender = k.sender and d.client_id = k.client_id
+         order by k.ord",
+    )
+    .bind(rooms)
+    .bind(senders)
+    .bind(client_ids)
+    .fetch_all(&mut **tx)
+    .await
+}
+
+/// Writes the whole batch in one statement: messages, rooms, senders' cursors, the outbox row, and away with the rows
+/// that are published.
+pub(super) async fn write(
+    tx: &mut Transaction<'_, Postgres>,
+    plan: &Plan,
+    row: &outbox::Row,
+    published: &[Uuid],
+) -> sqlx::Result<()> {
+    let column = |value: fn(&MessageRow) -> i64| plan.inserts.iter().map(value).collect::<Vec<i64>>();
+    let ids = |value: fn(&MessageRow) -> Uuid| plan.inserts.iter().map(value).collect::<Vec<Uuid>>();
+    let rooms: Vec<_> = plan.rooms.iter().collect();
+    let senders: Vec<_> = plan.senders.iter().collect();
+    sqlx::query(WRITE)
+        .bind(ids(|message| message.room_id.0))
+        .bind(column(|message| message.seq))
+        .bind(column(|message| message.rev))
+        .bind(ids(|message| message.id.0))
+        .bind(ids(|message| message.client_id.0))
+        .bind(ids(|message| message.sender.0))
+        .bind(plan.inserts.iter().map(|message| message.text.as_str()).collect::<Vec<&str>>())
+        .bind(plan.inserts.iter().map(|message| message.reply_to).collect::<Vec<Option<i64>>>())
+        .bind(plan.inserts.iter().map(|message| message.meta.as_deref()).collect::<Vec<Option<&str>>>())
+        .bind(column(|message| message.at))
+        .bind(rooms.iter().map(|(room, _)| room.0).collect::<Vec<Uuid>>())
+        .bind(rooms.iter().map(|(_, moved)| moved.seq).collect::<Vec<i64>>())
+        .bind(rooms.iter().map(|(_, moved)| moved.rev).collect::<Vec<i64>>())
+        .bind(rooms.iter().map(|(_, moved)| moved.at).collect::<Vec<i64>>())
+        .bind(senders.iter().map(|((room, _), _)| room.0).collect::<Vec<Uuid>>())
+        .bind(senders.iter().map(|((_, sender), _)| sender.0).collect::<Vec<Uuid>>())
+        .bind(senders.iter().map(|(_, moved)| moved.seq).collect::<Vec<i64>>())
+        .bind(senders.iter().map(|(_, moved)| moved.at).collect::<Vec<i64>>())
+        .bind(published)
+        .bind(row.id)
+        .bind(outbox::CLAIM_MS)
+        .bind(&row.encoded)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+const WRITE: &str = "with new_messages as (
+    insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at)
+    select room, seq, rev, id, client_id, sender, 1, body, reply_to, meta, at
+    from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::bigint[],
+        $9::text[], $10::bigint[]) as n(room, seq, rev, id, client_id, sender, body, reply_to, meta, at)
+), moved_rooms as (
+    update rooms r set seq = n.seq, rev = n.rev, active_at = n.at
+    from unnest($11::uuid[], $12::bigint[], $13::bigint[], $14::bigint[]) as n(id, seq, rev, at)
+    where r.id = n.id
+), own_cursors as (
+    update members m
+    set read_seq = greatest(m.read_seq, n.seq), delivered_seq = greatest(m.delivered_seq, n.seq), sent_at = n.at
+    from unnest($15::uuid[], $16::uuid[], $17::bigint[], $18::bigint[]) as n(room, sender, seq, at)
+    where m.room_id = n.room and m.user_id = n.sender
+), published as (
+    delete from outbox where id = any($19)
+)
+insert into outbox (id, claimed_until, batch)
+values ($20, (extract(epoch from clock_timestamp()) * 1000)::bigint + $21, $22)";

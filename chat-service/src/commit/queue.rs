@@ -1,0 +1,166 @@
+//! What waits to be committed, per room and in order, and which rooms a worker holds.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use service_kit::{fault::Fault, id::RoomId, tasks::Tasks};
+use tokio::sync::Notify;
+
+use super::{Item, worker};
+use crate::App;
+
+/// Most messages of one transaction.
+pub(super) const MAX_BATCH: usize = 256;
+/// Most messages that wait; a client that sends more is asked to try again.
+const MAX_WAITING: usize = 32_768;
+/// What such a client is asked to wait.
+const OVERLOADED_WAIT: Duration = Duration::from_millis(500);
+/// Workers on PostgreSQL: while one waits for the disk another fills the next batch.
+const WORKERS: usize = 3;
+
+/// Takes messages and has them committed. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Committer(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    // Held to move items in and out, never across an await.
+    queues: Mutex<Queues>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queues {
+    rooms: HashMap<RoomId, VecDeque<Item>>,
+    /// Rooms with something to do that no worker holds, in the order in which they came.
+    ready: VecDeque<RoomId>,
+    /// Rooms that a worker holds, or that rest after a miss.
+    held: HashSet<RoomId>,
+    /// How often in a row a room's lock was somebody else's.
+    misses: HashMap<RoomId, u8>,
+    waiting: usize,
+}
+
+/// Items taken together. Its rooms are this worker's until [`Committer::release`].
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) items: Vec<Item>,
+    pub(super) rooms: Vec<RoomId>,
+}
+
+impl Committer {
+    /// Starts the workers.
+    pub(crate) fn start(&self, app: &Arc<App>, tasks: &Tasks) {
+        let workers = if app.is_postgres() { WORKERS } else { 1 };
+        for _ in 0..workers {
+            tasks.spawn(worker::run(Arc::clone(app), self.clone(), tasks.clone()));
+        }
+    }
+
+    /// Queues a message behind those of its room. The answer goes to its `reply`, a refusal for overload at once.
+    pub(crate) fn push(&self, item: Item) {
+        let mut queues = self.lock();
+        if queues.waiting >= MAX_WAITING {
+            drop(queues);
+            let fault = Fault::unavailable("too many messages wait to be stored; send it again");
+            item.reply.send(Err(fault.retry_after(OVERLOADED_WAIT)));
+            return;
+        }
+        queues.waiting += 1;
+        let room = item.room;
+        let queue = queues.rooms.entry(room).or_default();
+        queue.push_back(item);
+        if queue.len() == 1 && !queues.held.contains(&room) {
+            queues.ready.push_back(room);
+            drop(queues);
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Waits for work and takes it: rooms in the order in which they became ready, each with all it has.
+    pub(super) async fn take(&self) -> Batch {
+        loop {
+            // Registered before looking, so that a push in between is not missed.
+            let woken = self.0.wake.notified();
+            let batch = self.try_take();
+            if !batch.items.is_empty() {
+                return batch;
+            }
+            woken.await;
+        }
+    }
+
+    fn try_take(&self) -> Batch {
+        let mut queues = self.lock();
+        let mut batch = Batch::default();
+        while batch.items.len() < MAX_BATCH
+            && let Some(room) = queues.ready.pop_front()
+        {
+            let Some(queue) = queues.rooms.get_mut(&room) else { continue };
+            let count = queue.len().min(MAX_BATCH - batch.items.len());
+            batch.items.extend(queue.drain(..count));
+            if queue.is_empty() {
+                queues.rooms.remove(&room);
+            }
+            queues.held.insert(room);
+            batch.rooms.push(room);
+        }
+        queues.waiting -= batch.items.len();
+        if !queues.ready.is_empty() {
+            self.0.wake.notify_one();
+        }
+        batch
+    }
+
+    /// Puts items back in front of their room's queue, in their order, and tells how often that room was missed.
+    pub(super) fn put_back(&self, room: RoomId, items: Vec<Item>) -> u8 {
+        let mut queues = self.lock();
+        queues.waiting += items.len();
+        let queue = queues.rooms.entry(room).or_default();
+        for item in items.into_iter().rev() {
+            queue.push_front(item);
+        }
+        let misses = queues.misses.entry(room).or_default();
+        *misses = misses.saturating_add(1);
+        *misses
+    }
+
+    /// Takes everything of one room that this worker still holds.
+    pub(super) fn take_room(&self, room: RoomId) -> Vec<Item> {
+        let mut queues = self.lock();
+        let Some(queue) = queues.rooms.get_mut(&room) else { return Vec::new() };
+        let count = queue.len().min(MAX_BATCH);
+        let items: Vec<Item> = queue.drain(..count).collect();
+        if queue.is_empty() {
+            queues.rooms.remove(&room);
+        }
+        queues.waiting -= items.len();
+        items
+    }
+
+    /// Gives rooms free for the next worker; those that were reached are forgiven their misses.
+    pub(super) fn release(&self, rooms: &[RoomId], reached: bool) {
+        let mut queues = self.lock();
+        for room in rooms {
+            queues.held.remove(room);
+            if reached {
+                queues.misses.remove(room);
+            }
+            if queues.rooms.contains_key(room) {
+                queues.ready.push_back(*room);
+            }
+        }
+        let ready = !queues.ready.is_empty();
+        drop(queues);
+        if ready {
+            self.0.wake.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

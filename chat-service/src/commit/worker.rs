@@ -1,0 +1,192 @@
+//! The workers of the group commit: take a batch, commit it, tell everybody, answer.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parlance_proto::event::{RoomEvent, room_event};
+use service_kit::{
+    clock,
+    db::Tx,
+    fault::Fault,
+    id::RoomId,
+    tasks::Tasks,
+};
+use tokio::time::Instant;
+
+use super::{
+    Item,
+    decide::{self, Outcome, Plan},
+    postgres,
+    queue::{Batch, Committer},
+    sqlite,
+};
+use crate::{
+    App,
+    error::{self, Error, Result},
+    messages,
+    outbox::{self, Announcement, Stored},
+};
+
+/// Misses in a row after which a room gets a transaction of its own that waits for the lock.
+const MISSES: u8 = 2;
+/// How long a missed room rests before it is tried again.
+const REST: Duration = Duration::from_millis(3);
+
+/// Works until the process stops and nothing waits any more.
+pub(super) async fn run(app: Arc<App>, committer: Committer, tasks: Tasks) {
+    let mut stopping = std::pin::pin!(tasks.stopping());
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = committer.take() => batch,
+            () = &mut stopping => return,
+        };
+        commit_batch(&app, &committer, &tasks, batch).await;
+    }
+}
+
+async fn commit_batch(app: &Arc<App>, committer: &Committer, tasks: &Tasks, batch: Batch) {
+    metrics::histogram!("commit_batch_messages").record(precise(batch.items.len()));
+    let missed = commit(app, batch.items, None).await;
+    let mut by_room: HashMap<RoomId, Vec<Item>> = HashMap::new();
+    for item in missed {
+        by_room.entry(item.room).or_default().push(item);
+    }
+    let (missed, reached): (Vec<RoomId>, Vec<RoomId>) =
+        batch.rooms.into_iter().partition(|room| by_room.contains_key(room));
+    committer.release(&reached, true);
+    for room in missed {
+        let misses = committer.put_back(room, by_room.remove(&room).unwrap_or_default());
+        let (app, committer) = (Arc::clone(app), committer.clone());
+        // The room stays held meanwhile: nobody else tries it, and no other room waits for it.
+        tasks.spawn(async move {
+            let reached = misses >= MISSES;
+            if reached {
+                let items = committer.take_room(room);
+                commit(&app, items, Some(room)).await;
+            } else {
+                tokio::time::sleep(REST).await;
+            }
+            committer.release(&[room], reached);
+        });
+    }
+}
+
+/// Commits items and answers them; gives back those whose room somebody else holds. With `wait_for` all items are of
+/// that room, which is then waited for. A batch that fails for a reason of its own is halved until the culprit stands alone.
+fn commit(app: &Arc<App>, items: Vec<Item>, wait_for: Option<RoomId>) -> BoxFuture<'_, Vec<Item>> {
+    Box::pin(async move {
+        if items.is_empty() {
+            return items;
+        }
+        let began = Instant::now();
+        match transact(app, &items, wait_for).await {
+            Ok((plan, stored)) => {
+                metrics::histogram!("commit_duration_seconds").record(began.elapsed().as_secs_f64());
+                // Published before the room is free for the next batch: one replica publishes in commit order.
+                if let Some(stored) = stored {
+                    app.outbox.publish(stored);
+                }
+                answer(items, plan.outcomes)
+            }
+            Err(Error::Database(error)) if !error::is_passing(&error) && items.len() > 1 => {
+                tracing::warn!(error = %error, batch.len = items.len(), "a batch failed; looking for the culprit");
+                let mut first = items;
+                let second = first.split_off(first.len() / 2);
+                let mut missed = commit(app, first, wait_for).await;
+                missed.extend(commit(app, second, wait_for).await);
+                missed
+            }
+            Err(error) => {
+                let fault = error.into_fault();
+                for item in items {
+                    item.reply.send(Err(fault.clone()));
+                }
+                Vec::new()
+            }
+        }
+    })
+}
+
+fn answer(items: Vec<Item>, outcomes: Vec<Outcome>) -> Vec<Item> {
+    let mut missed = Vec::new();
+    for (item, outcome) in items.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Accept(accepted) => item.reply.send(Ok(accepted)),
+            Outcome::Refuse(fault) => item.reply.send(Err(fault)),
+            Outcome::Missed => missed.push(item),
+        }
+    }
+    missed
+}
+
+async fn transact(app: &App, items: &[Item], wait_for: Option<RoomId>) -> Result<(Plan, Option<Stored>)> {
+    let rooms: Vec<RoomId> = items.iter().map(|item| item.room).collect::<HashSet<_>>().into_iter().collect();
+    let mut tx = app.db.begin().await?;
+    let (locked, states) = match &mut tx {
+        Tx::Postgres(tx) => {
+            let locked = match wait_for {
+                Some(room) => postgres::wait_for(tx, room).await?,
+                None => postgres::lock(tx, &rooms).await?,
+            };
+            (locked, postgres::read(tx, items).await?)
+        }
+        Tx::Sqlite(tx) => (rooms.into_iter().collect(), sqlite::read(tx, items).await?),
+    };
+    if states.len() != items.len() {
+        return Err(Error::Internal(anyhow::anyhow!("read {} states for {} items", states.len(), items.len())));
+    }
+    let plan = decide::decide(items, &|room| locked.contains(&room), &states, clock::now_ms());
+    if plan.inserts.is_empty() {
+        return Ok((plan, None));
+    }
+    let (stored, row) = outbox::prepare(announce(&plan));
+    let published = app.outbox.take_published();
+    let written = async {
+        write(&mut tx, &plan, &row, &published).await?;
+        tx.commit().await
+    };
+    if let Err(error) = written.await {
+        app.outbox.give_back(published);
+        return Err(error.into());
+    }
+    Ok((plan, Some(stored)))
+}
+
+async fn write(tx: &mut Tx, plan: &Plan, row: &outbox::Row, published: &[uuid::Uuid]) -> sqlx::Result<()> {
+    if let Tx::Postgres(tx) = tx {
+        return postgres::write(tx, plan, row, published).await;
+    }
+    for message in &plan.inserts {
+        messages::insert(tx, message).await?;
+    }
+    if let Tx::Sqlite(tx) = tx {
+        sqlite::write(tx, plan).await?;
+    }
+    outbox::insert(tx, row).await?;
+    outbox::delete(tx, published).await
+}
+
+fn announce(plan: &Plan) -> Announcement {
+    let mut announcement = Announcement::new();
+    for message in &plan.inserts {
+        let kind = Some(room_event::Kind::Message(message.clone().into_wire()));
+        let room = message.room_id;
+        announcement.room(room, RoomEvent { room: room.to_wire(), rev: message.rev, prev: 0, kind });
+    }
+    announcement
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a batch is far smaller than what f64 holds exactly")]
+fn precise(count: usize) -> f64 {
+    count as f64
+}
+
+/// What a caller is told whose answer never came: the process is stopping.
+pub(crate) fn stopped() -> Fault {
+    Fault::unavailable("the service is stopping; send it again")
+}

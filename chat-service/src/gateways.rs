@@ -1,0 +1,110 @@
+//! What gateways ask to serve and to repair their sockets: memberships, whose session stands, who may watch whom.
+
+use std::{collections::HashSet, sync::Arc};
+
+use parlance_proto::chat;
+use service_kit::{
+    db::Tx,
+    fault::Fault,
+    id::{RoomId, SessionId, UserId},
+    on_tx,
+};
+use uuid::Uuid;
+
+use crate::{App, actor::Actor, error::Result, hello, rooms::view};
+
+/// Users whose presence one call may ask to watch.
+const MOST_WATCHED: usize = 500;
+
+/// The rooms of a user, to attach before their `hello` is read, and the user's rev.
+pub(crate) async fn memberships(app: &Arc<App>, user: UserId) -> Result<chat::MembershipList> {
+    let mut tx = app.db.snapshot().await?;
+    let user_rev = user_rev(&mut tx, user).await?;
+    let items = hello::memberships(&mut tx, &[user]).await?.remove(&user).unwrap_or_default();
+    Ok(chat::MembershipList { items: items.iter().map(hello::Light::to_wire).collect(), user_rev })
+}
+
+/// One room as its member sees it now, or nothing when the user is not in it.
+pub(crate) async fn read_room(app: &Arc<App>, user: UserId, room: RoomId) -> Result<chat::ReadRoomReply> {
+    let mut tx = app.db.snapshot().await?;
+    let Some(view) = view::read(&mut tx, &[(user, room)]).await?.pop() else {
+        return Ok(chat::ReadRoomReply::default());
+    };
+    let member = view.member();
+    let membership = chat::Membership {
+        room: room.to_wire(),
+        rev: view.room.rev,
+        visible_from_seq: member.visible_from_seq,
+        joined_rev: member.joined_rev,
+    };
+    Ok(chat::ReadRoomReply { room: Some(view.to_wire()), membership: Some(membership) })
+}
+
+/// Which of these sessions of a user no longer stand, and which rooms the user is in.
+pub(crate) async fn standing(app: &Arc<App>, user: UserId, sessions: &[SessionId]) -> Result<chat::StandingReply> {
+    let mut tx = app.db.snapshot().await?;
+    let user_rev = user_rev(&mut tx, user).await?;
+    let standing: Vec<(SessionId,)> = on_tx!(&mut tx, c => sqlx::query_as(
+        "select id from sessions where user_id = $1 and revoked_at is null",
+    )
+    .bind(user)
+    .fetch_all(c)
+    .await)?;
+    let standing: HashSet<SessionId> = standing.into_iter().map(|(session,)| session).collect();
+    let revoked = sessions.iter().filter(|session| !standing.contains(session)).map(|session| session.to_wire());
+    let memberships = hello::memberships(&mut tx, &[user]).await?.remove(&user).unwrap_or_default();
+    Ok(chat::StandingReply {
+        user_rev,
+        revoked: revoked.collect(),
+        memberships: memberships.iter().map(hello::Light::to_wire).collect(),
+    })
+}
+
+async fn user_rev(tx: &mut Tx, user: UserId) -> Result<i64> {
+    let row: Option<(i64,)> =
+        on_tx!(tx, c => sqlx::query_as("select rev from users where id = $1").bind(user).fetch_optional(c).await)?;
+    Ok(row.ok_or_else(|| Fault::not_found("there is no such user"))?.0)
+}
+
+/// Those of the users who share a room with the actor and show their presence; oneself is always among them.
+pub(crate) async fn watchable(app: &Arc<App>, actor: Actor, users: Vec<UserId>) -> Result<Vec<UserId>> {
+    if users.len() > MOST_WATCHED {
+        return Err(Fault::bad_request(format!("add: at most {MOST_WATCHED} users")).into());
+    }
+    let mut tx = app.db.snapshot().await?;
+    let rows: Vec<(UserId,)> = match &mut tx {
+        Tx::Postgres(tx) => {
+            let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+            sqlx::query_as(
+                "select u.id from users u where u.id = any($2) and u.show_presence and exists (
+                     select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
+                     where a.user_id = $1 and b.user_id = u.id
+                 )",
+            )
+            .bind(actor.user)
+            .bind(ids)
+            .fetch_all(&mut **tx)
+            .await?
+        }
+        Tx::Sqlite(tx) => {
+            let mut rows = Vec::new();
+            for user in &users {
+                rows.extend(
+                    sqlx::query_as::<_, (UserId,)>(
+                        "select u.id from users u where u.id = $2 and u.show_presence and exists (
+                             select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
+                             where a.user_id = $1 and b.user_id = u.id
+                         )",
+                    )
+                    .bind(actor.user)
+                    .bind(user)
+                    .fetch_optional(&mut **tx)
+                    .await?,
+                );
+            }
+            rows
+        }
+    };
+    let allowed: HashSet<UserId> = rows.into_iter().map(|(user,)| user).chain([actor.user]).collect();
+    Ok(users.into_iter().filter(|user| allowed.contains(user)).collect())
+}

@@ -1,0 +1,335 @@
+//! The answer to `hello` and `sync`: one snapshot of a user's rooms and of what changed in those that the client holds.
+//!
+//! Hellos that wait together are read together: a reconnect storm costs a few statements, not a few for each client.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use parlance_proto::{chat, v1};
+use service_kit::{
+    db::Tx,
+    fault::Fault,
+    id::{RoomId, SessionId, UserId},
+    tasks::Tasks,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::{
+    App,
+    accounts::{UserRow, user_columns},
+    actor::Actor,
+    changes::{self, Rows, Since},
+    error::Result,
+    page,
+    rooms::{
+        list,
+        view::{self, RoomView},
+    },
+};
+
+/// Rooms that one answer lists.
+const MOST_ROOMS: usize = 200;
+/// Changed rows that one answer carries in all.
+const MOST_ROWS: usize = 1_000;
+/// Hellos that wait for a read; more are asked to try again.
+const WAITING: usize = 4_096;
+/// Hellos that are read together.
+const TOGETHER: usize = 64;
+/// Reads that run at the same time.
+const READERS: usize = 3;
+
+/// What a client says that it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Hello {
+    pub(crate) actor: Actor,
+    pub(crate) generation: Option<String>,
+    /// Rooms with the rev, and the own rev if known.
+    pub(crate) rooms: Vec<(RoomId, i64, Option<i64>)>,
+}
+
+type Answer = Result<chat::HelloReply, Fault>;
+
+/// Takes hellos and answers them in groups. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Greeter(mpsc::Sender<(Hello, oneshot::Sender<Answer>)>);
+
+/// The hellos that wait, for [`serve`].
+pub(crate) type Waiting = mpsc::Receiver<(Hello, oneshot::Sender<Answer>)>;
+
+impl Greeter {
+    /// A greeter, and the queue that [`serve`] has to work off.
+    pub(crate) fn new() -> (Self, Waiting) {
+        let (greeter, waiting) = mpsc::channel(WAITING);
+        (Self(greeter), waiting)
+    }
+
+    /// Answers one hello.
+    pub(crate) async fn greet(&self, hello: Hello) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .try_send((hello, reply))
+            .map_err(|_| Fault::unavailable("too many connections are being made; try again"))?;
+        answer.await.map_err(|_| crate::commit::stopped())?
+    }
+}
+
+/// Works off the hellos until the process stops.
+pub(crate) fn serve(app: &Arc<App>, mut waiting: Waiting, tasks: &Tasks) {
+    let app = Arc::clone(app);
+    let readers = Arc::new(Semaphore::new(READERS));
+    let group = tasks.clone();
+    tasks.spawn_until_stop(async move {
+        let mut batch = Vec::with_capacity(TOGETHER);
+        while let Ok(reader) = Arc::clone(&readers).acquire_owned().await
+            && waiting.recv_many(&mut batch, TOGETHER).await > 0
+        {
+            let (hellos, replies): (Vec<Hello>, Vec<_>) = batch.drain(..).unzip();
+            let app = Arc::clone(&app);
+            group.spawn(async move {
+                let answers = match read(&app, &hellos).await {
+                    Ok(answers) => answers,
+                    Err(error) => {
+                        let fault = error.into_fault();
+                        hellos.iter().map(|_| Err(fault.clone())).collect()
+                    }
+                };
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    // A client that went away meanwhile needs no answer.
+                    let _ = reply.send(answer);
+                }
+                drop(reader);
+            });
+        }
+    });
+}
+
+/// A user with the session that asks.
+#[derive(Clone, sqlx::FromRow)]
+struct Person {
+    session_id: SessionId,
+    user_rev: i64,
+    generation: String,
+    #[sqlx(flatten)]
+    user: UserRow,
+}
+
+/// A membership, as light as possible: a user may have thousands.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct Light {
+    pub(crate) user_id: UserId,
+    pub(crate) room_id: RoomId,
+    pub(crate) rev: i64,
+    pub(crate) me_rev: i64,
+    pub(crate) joined_rev: i64,
+    pub(crate) visible_from_seq: i64,
+}
+
+impl Light {
+    pub(crate) fn to_wire(&self) -> chat::Membership {
+        chat::Membership {
+            room: self.room_id.to_wire(),
+            rev: self.rev,
+            visible_from_seq: self.visible_from_seq,
+            joined_rev: self.joined_rev,
+        }
+    }
+}
+
+/// One hello with what was found for it.
+struct Case<'a> {
+    hello: &'a Hello,
+    person: Person,
+    /// All rooms of the user, newest activity first.
+    rooms: Vec<Light>,
+    /// Those to list, and whether there are more.
+    listed: Vec<RoomId>,
+    more: bool,
+    /// Held rooms whose rev moved, with the rev held.
+    moved: Vec<Since>,
+    same_generation: bool,
+}
+
+async fn read(app: &App, hellos: &[Hello]) -> Result<Vec<Answer>> {
+    let mut tx = app.db.snapshot().await?;
+    let people = people(&mut tx, hellos).await?;
+    let users: HashSet<UserId> = people.values().map(|person| person.user.id).collect();
+    let memberships = memberships(&mut tx, &users.into_iter().collect::<Vec<_>>()).await?;
+    let cases: Vec<Option<Case>> = hellos
+        .iter()
+        .map(|hello| {
+            let person = people.get(&hello.actor.session)?.clone();
+            let rooms = memberships.get(&hello.actor.user).cloned().unwrap_or_default();
+            Some(case(hello, person, rooms))
+        })
+        .collect();
+    let present = || cases.iter().flatten();
+    let pairs: HashSet<(UserId, RoomId)> = present()
+        .flat_map(|case| {
+            let moved = case.moved.iter().map(|(room, _)| *room);
+            case.listed.iter().copied().chain(moved).map(|room| (case.hello.actor.user, room))
+        })
+        .collect();
+    let views = view::read(&mut tx, &pairs.into_iter().collect::<Vec<_>>()).await?;
+    let views: HashMap<(UserId, RoomId), RoomView> =
+        views.into_iter().map(|view| ((view.member().user_id, view.room.id), view)).collect();
+    let since: HashSet<Since> =
+        present().filter(|case| case.same_generation).flat_map(|case| case.moved.iter().copied()).collect();
+    let most = i64::try_from(changes::MOST).unwrap_or(i64::MAX);
+    let rows = changes::read(&mut tx, &since.into_iter().collect::<Vec<_>>(), most + 1).await?;
+    tx.commit().await?;
+    Ok(cases
+        .into_iter()
+        .map(|case| {
+            let case = case.ok_or_else(|| Fault::unauthenticated("this session was ended; log in again"))?;
+            Ok(assemble(case, &views, &rows))
+        })
+        .collect())
+}
+
+fn case(hello: &Hello, person: Person, rooms: Vec<Light>) -> Case<'_> {
+    let same_generation = hello.generation.as_ref().is_none_or(|generation| *generation == person.generation);
+    let held: HashMap<RoomId, (i64, Option<i64>)> =
+        hello.rooms.iter().map(|(room, rev, me_rev)| (*room, (*rev, *me_rev))).collect();
+    let (mut listed, mut moved) = (Vec::new(), Vec::new());
+    let mut more = false;
+    for room in &rooms {
+        let known = held.get(&room.room_id);
+        let rev_moved = known.is_some_and(|(rev, _)| *rev != room.rev || !same_generation);
+        let me_moved = known.is_some_and(|(_, me_rev)| me_rev.is_some_and(|rev| rev != room.me_rev));
+        if rev_moved && let Some((rev, _)) = known {
+            moved.push((room.room_id, *rev));
+        }
+        if known.is_none() || rev_moved || me_moved {
+            if listed.len() < MOST_ROOMS {
+                listed.push(room.room_id);
+            } else {
+                more = true;
+            }
+        }
+    }
+    Case { hello, person, rooms, listed, more, moved, same_generation }
+}
+
+fn assemble(
+    case: Case<'_>,
+    views: &HashMap<(UserId, RoomId), RoomView>,
+    rows: &HashMap<Since, Rows>,
+) -> chat::HelloReply {
+    let user = case.hello.actor.user;
+    let listed: Vec<&RoomView> = case.listed.iter().filter_map(|room| views.get(&(user, *room))).collect();
+    let next_cursor = listed.last().filter(|_| case.more).map(|last| page::cursor(&list::place(&last.room)));
+    let mine: HashSet<RoomId> = case.rooms.iter().map(|room| room.room_id).collect();
+    let held = case.hello.rooms.iter().map(|(room, _, _)| *room);
+    let left: HashSet<RoomId> = held.filter(|room| !mine.contains(room)).collect();
+    chat::HelloReply {
+        user_rev: case.person.user_rev,
+        generation: case.person.generation.clone(),
+        rooms: listed.iter().map(|view| view.to_wire()).collect(),
+        next_cursor,
+        changes: catch_up(&case, views, rows),
+        left: left.into_iter().map(RoomId::to_wire).collect(),
+        memberships: case.rooms.iter().map(Light::to_wire).collect(),
+        user: Some(case.person.user.into_wire()),
+    }
+}
+
+/// What the client missed in the rooms that it holds, as far as the answer has room for it.
+fn catch_up(
+    case: &Case<'_>,
+    views: &HashMap<(UserId, RoomId), RoomView>,
+    rows: &HashMap<Since, Rows>,
+) -> Vec<v1::Changes> {
+    let nothing = Rows::default();
+    let mut left = MOST_ROWS;
+    let mut all = Vec::with_capacity(case.moved.len());
+    for since @ (room, rev) in &case.moved {
+        let Some(view) = views.get(&(case.hello.actor.user, *room)) else { continue };
+        let rows = rows.get(since).unwrap_or(&nothing);
+        // The room's own settings may be one more row.
+        if !case.same_generation || rows.len() + 1 > left {
+            all.push(changes::truncated(*room, *rev, view.room.rev));
+            continue;
+        }
+        let member = view.member();
+        let changes =
+            changes::assemble(&view.room, member.joined_rev, member.visible_from_seq, *rev, rows, changes::MOST);
+        left -= changes.messages.len() + changes.members.len() + changes.removed.len();
+        all.push(changes);
+    }
+    all
+}
+
+/// The users whose sessions stand, by session.
+async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<SessionId, Person>> {
+    let rows: Vec<Person> = match tx {
+        Tx::Postgres(tx) => {
+            let users: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.user.0).collect();
+            let sessions: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.session.0).collect();
+            let sql = concat!(
+                "select distinct s.id as session_id, users.rev as user_rev, g.value as generation, ", user_columns!(), "
+                 from unnest($1::uuid[], $2::uuid[]) as k(user_id, session_id)
+                 join sessions s on s.id = k.session_id and s.user_id = k.user_id and s.revoked_at is null
+                 join users on users.id = s.user_id
+                 join facts g on g.name = 'generation'"
+            );
+            sqlx::query_as(sql).bind(users).bind(sessions).fetch_all(&mut **tx).await?
+        }
+        Tx::Sqlite(tx) => {
+            let mut rows = Vec::with_capacity(hellos.len());
+            for hello in hellos {
+                let sql = concat!(
+                    "select s.id as session_id, users.rev as user_rev, g.value as generation, ", user_columns!(), "
+                     from sessions s join users on users.id = s.user_id join facts g on g.name = 'generation'
+                     where s.id = $2 and s.user_id = $1 and s.revoked_at is null"
+                );
+                rows.extend(
+                    sqlx::query_as::<_, Person>(sql)
+                        .bind(hello.actor.user)
+                        .bind(hello.actor.session)
+                        .fetch_optional(&mut **tx)
+                        .await?,
+                );
+            }
+            rows
+        }
+    };
+    Ok(rows.into_iter().map(|row| (row.session_id, row)).collect())
+}
+
+macro_rules! memberships_sql {
+    ($condition:literal) => {
+        concat!(
+            "select k.user_id, k.room_id, r.rev, m.me_rev, m.joined_rev, m.visible_from_seq
+             from user_rooms k
+             join rooms r on r.id = k.room_id
+             join members m on m.room_id = k.room_id and m.user_id = k.user_id and m.present
+             where ", $condition, " order by r.active_at desc, r.id desc"
+        )
+    };
+}
+
+/// The rooms of these users, newest activity first.
+pub(crate) async fn memberships(tx: &mut Tx, users: &[UserId]) -> Result<HashMap<UserId, Vec<Light>>> {
+    let rows: Vec<Light> = match tx {
+        Tx::Postgres(tx) => {
+            let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+            sqlx::query_as(memberships_sql!("k.user_id = any($1)")).bind(users).fetch_all(&mut **tx).await?
+        }
+        Tx::Sqlite(tx) => {
+            let mut rows = Vec::new();
+            for user in users {
+                let sql = memberships_sql!("k.user_id = $1");
+                rows.extend(sqlx::query_as::<_, Light>(sql).bind(user).fetch_all(&mut **tx).await?);
+            }
+            rows
+        }
+    };
+    let mut by_user: HashMap<UserId, Vec<Light>> = HashMap::new();
+    for row in rows {
+        by_user.entry(row.user_id).or_default().push(row);
+    }
+    Ok(by_user)
+}
