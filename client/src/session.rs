@@ -34,6 +34,8 @@ const COMMANDS_BOUND: usize = 64;
 pub struct Options {
     /// The base URLs of the gateways; one of a load balancer is enough. Each failure moves on to the next.
     pub urls: Vec<String>,
+    /// Begins at a random URL, so that many clients with one list spread out; false begins with the first.
+    pub spread: bool,
     /// Talks REST, for tokens and the list of rooms.
     pub api: Api,
     /// From register or login.

@@ -1,1 +1,26 @@
-//! x
+//! The harness of the end-to-end stories: stacks to run them on, people with devices, and raw sockets for bad manners.
+//!
+//! A story is an `async fn name(stack: &Stack)`; the macro `stories!` in `tests/it/main.rs` stamps a test of it for every kind of
+//! stack. Harness verbs panic with what they saw: a failed wait is a failed test, so there is nothing to return.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a harness fails by panicking, and prints why a story was skipped")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read their own switches from the environment and spawn on the test's runtime"
+)]
+
+mod cluster;
+mod device;
+pub mod forged;
+mod in_process;
+mod patience;
+mod person;
+mod raw;
+mod stack;
+
+pub use cluster::{OwnCluster, Ready};
+pub use device::{Device, Held};
+pub use in_process::OwnStandalone;
+pub use patience::{PATIENCE, eventually, tell, within};
+pub use person::Person;
+pub use raw::{Heard, Raw};
+pub use stack::Stack;

@@ -58,7 +58,8 @@ pub(super) async fn dial(base: &str, origin: Option<&str>) -> Result<Socket, Err
     }
     // Small buffers: a load generator or a bot holds thousands of these.
     let config = WebSocketConfig::default().read_buffer_size(8 * 1024).write_buffer_size(0);
-    match tokio_tungstenite::connect_async_with_config(request, Some(config), true).await {
+    // Boxed, because with TLS the handshake is 20 KiB of future that every caller would carry.
+    match Box::pin(tokio_tungstenite::connect_async_with_config(request, Some(config), true)).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(answer)) => Err(Error::Handshake(answer.status().as_u16())),
         Err(e) => Err(Error::Transport(e.to_string())),

@@ -44,7 +44,17 @@ fn changes(from_rev: Rev, rev: Rev) -> Changes {
             _ => None,
         })
         .collect();
-    Changes { room: room_id(), from_rev, rev, messages, members: vec![], removed: vec![], info: None, more: false, truncated: false }
+    Changes {
+        room: room_id(),
+        from_rev,
+        rev,
+        messages,
+        members: vec![],
+        removed: vec![],
+        info: None,
+        more: false,
+        truncated: false,
+    }
 }
 
 fn holding(rev: Rev) -> Revs {

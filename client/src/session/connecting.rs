@@ -54,8 +54,7 @@ pub(super) enum Try {
 impl Dialer {
     pub(super) fn new(options: Options) -> Self {
         let tokens = options.tokens.clone();
-        // Many clients are given the same list: each starts at its own place in it.
-        let next_url = rand::random_range(0..options.urls.len().max(1));
+        let next_url = if options.spread { rand::random_range(0..options.urls.len().max(1)) } else { 0 };
         let (backoff, refreshed_at) = (Backoff::default(), Instant::now());
         Self { options, next_url, backoff, tokens, attempt: None, refreshed_at, refreshes: 0 }
     }

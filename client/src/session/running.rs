@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -117,6 +117,10 @@ impl Running {
         }
         self.current.send_replace(Some(connection.clone()));
         let end = self.pump(&connection, events, &mut waiting).await;
+        // Answers that came before the end still count: without them these sends would be written once more.
+        while let Some(Some(back)) = waiting.next().now_or_never() {
+            self.came_back(back, &connection, &mut waiting);
+        }
         self.current.send_replace(None);
         self.revs.disconnected();
         match end {

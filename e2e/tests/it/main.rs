@@ -1,0 +1,96 @@
+//! The stories of Parlance, each told on every kind of stack.
+//!
+//! `standalone::` runs in this process. `cluster::` needs `PARLANCE_TEST_CLUSTER`, the line that `cargo xtask cluster` prints;
+//! `url::` needs `PARLANCE_TEST_URL`; `faults::` needs `PARLANCE_TEST_XTASK` and starts clusters of its own. What is not given is
+//! skipped with a notice, or fails with `PARLANCE_TEST_REQUIRED=1`.
+#![allow(clippy::unwrap_used, reason = "a story fails by panicking")]
+
+/// Stamps a test of each story for each kind of stack.
+macro_rules! stories {
+    ($($name:ident),+ $(,)?) => {
+        mod standalone {
+            $(#[test]
+            fn $name() {
+                let stack = e2e::Stack::standalone();
+                e2e::tell(Box::pin(super::$name(&stack)));
+            })+
+        }
+
+        mod cluster {
+            $(#[test]
+            fn $name() {
+                if let Some(stack) = e2e::Stack::cluster() {
+                    e2e::tell(Box::pin(super::$name(&stack)));
+                }
+            })+
+        }
+
+        mod url {
+            $(#[test]
+            fn $name() {
+                if let Some(stack) = e2e::Stack::url() {
+                    e2e::tell(Box::pin(super::$name(&stack)));
+                }
+            })+
+        }
+    };
+}
+
+/// Stamps a test of each story on a standalone of its own, with these settings.
+macro_rules! own_standalone_stories {
+    ($settings:expr; $($name:ident),+ $(,)?) => {
+        mod own_standalone {
+            $(#[test]
+            fn $name() {
+                let own = e2e::OwnStandalone::start(&$settings);
+                e2e::tell(Box::pin(super::$name(own.stack())));
+            })+
+        }
+    };
+}
+
+/// Stamps a test of each story on a cluster of its own, which the story may break, with these settings.
+macro_rules! fault_stories {
+    ($settings:expr; $($name:ident),+ $(,)?) => {
+        $(mod $name {
+            #[test]
+            fn own_cluster() {
+                let _turn = crate::faults::turn();
+                if let Some(cluster) = e2e::OwnCluster::start(&$settings) {
+                    e2e::tell(Box::pin(super::$name(&cluster)));
+                }
+            }
+        })+
+    };
+}
+
+mod accounts;
+mod bad_frames;
+mod bad_tokens;
+mod changes;
+mod chat;
+mod cursors;
+mod edits;
+mod faults;
+mod hello;
+mod history;
+mod members;
+mod not_built;
+mod presence;
+mod removal;
+mod resume;
+mod rooms;
+mod sending;
+mod session;
+mod sessions;
+mod token_life;
+mod typing;
+
+/// Asserts that a call fails with this code of the contract.
+#[track_caller]
+fn is_refused<T: std::fmt::Debug>(outcome: Result<T, parlance_client::Error>, code: parlance_client::Code) {
+    match outcome {
+        Err(error) => assert_eq!(error.code(), Some(code), "{error}"),
+        Ok(answer) => panic!("this had to be refused with {code:?}: {answer:?}"),
+    }
+}

@@ -1,0 +1,92 @@
+//! Presence: who watches whom, and what is said when.
+
+use e2e::Stack;
+use parlance_client::connection::Hello;
+use parlance_client::{Event, UserId};
+
+stories!(watching_tells_states_and_changes, a_silent_connection_is_not_online, strangers_are_left_out, invisible_looks_offline,);
+
+own_standalone_stories!([("PARLANCE_PRESENCE_GRACE_MS", "3000")]; offline_comes_once_and_only_after_the_grace);
+
+fn state(event: &Event, user: UserId) -> Option<&str> {
+    match event {
+        Event::Presence(e) if e.user == user => Some(&e.state),
+        _ => None,
+    }
+}
+
+async fn watching_tells_states_and_changes(stack: &Stack) {
+    let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
+    alice.direct_with(&bob).await;
+    let desk = alice.on(0).await;
+
+    let watched = desk.connection.watch(&[bob.id()], &[]).await.unwrap();
+    assert_eq!(watched.presence.iter().map(|p| (p.user, p.state.as_str())).collect::<Vec<_>>(), [(bob.id(), "offline")]);
+
+    let bobs = bob.on(1).await;
+    desk.sees("online", |event| (state(event, bob.id()) == Some("online")).then_some(())).await;
+    bobs.connection.status("away").await.unwrap();
+    desk.sees("away", |event| (state(event, bob.id()) == Some("away")).then_some(())).await;
+    bobs.connection.status("dnd").await.unwrap();
+    desk.sees("dnd", |event| (state(event, bob.id()) == Some("dnd")).then_some(())).await;
+    let by_rest = alice.api_at(1).presence(&[bob.id()]).await.unwrap();
+    assert_eq!(by_rest[0].state, "dnd");
+}
+
+async fn a_silent_connection_is_not_online(stack: &Stack) {
+    let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
+    alice.direct_with(&bob).await;
+    let silent = Hello { presence: Some(false), ..Hello::new(bob.token()) };
+    let _bobs = bob.says_hello(1, silent).await;
+    let watched = alice.on(0).await.connection.watch(&[bob.id()], &[]).await.unwrap();
+    assert_eq!(watched.presence[0].state, "offline");
+}
+
+async fn strangers_are_left_out(stack: &Stack) {
+    let (alice, eve) = (stack.user("alice").await, stack.user("eve").await);
+    let _alices = alice.on(1).await;
+    let eves = eve.on(0).await;
+    assert!(eves.connection.watch(&[alice.id()], &[]).await.unwrap().presence.is_empty());
+    assert!(eve.api.presence(&[alice.id()]).await.unwrap().is_empty());
+}
+
+async fn invisible_looks_offline(stack: &Stack) {
+    let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
+    alice.direct_with(&bob).await;
+    let (desk, bobs) = (alice.on(0).await, bob.on(1).await);
+    desk.connection.watch(&[bob.id()], &[]).await.unwrap();
+    bobs.connection.status("invisible").await.unwrap();
+    desk.knows("offline", |events| {
+        let last = events.iter().rev().find_map(|event| state(event, bob.id()))?;
+        (last == "offline").then_some(())
+    })
+    .await;
+    assert_eq!(alice.api_at(1).presence(&[bob.id()]).await.unwrap()[0].state, "offline");
+}
+
+/// The grace is a setting, and fifteen seconds of it would be a slow story: this one has a standalone of its own.
+async fn offline_comes_once_and_only_after_the_grace(stack: &Stack) {
+    let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
+    alice.direct_with(&bob).await;
+    let desk = alice.on(0).await;
+    desk.connection.watch(&[bob.id()], &[]).await.unwrap();
+    let offline = |events: &[Event]| events.iter().filter(|event| state(event, bob.id()) == Some("offline")).count();
+
+    let bobs = bob.on(0).await;
+    desk.sees("online", |event| (state(event, bob.id()) == Some("online")).then_some(())).await;
+    let held = bobs.drops_off();
+    let back = bob.resumes(0, &held).await;
+    assert_eq!(offline(&desk.heard()), 0);
+
+    // The grace counts from the last sign of life, which on a busy machine was a while before this.
+    let gone = std::time::Instant::now();
+    drop(back);
+    desk.knows("offline", |events| (offline(events) == 1).then_some(())).await;
+    assert!(gone.elapsed().as_millis() >= 1_500, "it came after {:?}: the reconnect must not have shown", gone.elapsed());
+    let seen = desk.heard();
+    let last = seen.iter().rev().find_map(|event| match event {
+        Event::Presence(e) if e.user == bob.id() => e.last_seen,
+        _ => None,
+    });
+    assert!(last.is_some(), "offline says when he was last seen");
+}
