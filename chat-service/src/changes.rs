@@ -73,7 +73,14 @@ impl Rows {
 }
 
 /// The changes of a room for one of its members. `limit` counts rows of all kinds.
-pub(crate) fn assemble(room: &RoomRow, joined_rev: i64, visible_from_seq: i64, from_rev: i64, rows: &Rows, limit: usize) -> v1::Changes {
+pub(crate) fn assemble(
+    room: &RoomRow,
+    joined_rev: i64,
+    visible_from_seq: i64,
+    from_rev: i64,
+    rows: &Rows,
+    limit: usize,
+) -> v1::Changes {
     // A rev from before the membership, or one that the room never had, proves nothing.
     if from_rev > room.rev || joined_rev > from_rev {
         return truncated(room.id, from_rev, room.rev);
@@ -103,7 +110,13 @@ pub(crate) fn truncated(room: RoomId, from_rev: i64, rev: i64) -> v1::Changes {
 }
 
 /// The changes of one room for a member who asks.
-pub(crate) async fn changes(app: &Arc<App>, actor: Actor, room: RoomId, after_rev: i64, limit: i64) -> Result<v1::Changes> {
+pub(crate) async fn changes(
+    app: &Arc<App>,
+    actor: Actor,
+    room: RoomId,
+    after_rev: i64,
+    limit: i64,
+) -> Result<v1::Changes> {
     let most = i64::try_from(MOST).unwrap_or(i64::MAX);
     let limit = match limit {
         0 => DEFAULT,
@@ -186,12 +199,8 @@ pub(crate) async fn read(tx: &mut Tx, since: &[Since], limit: i64) -> Result<Has
         Tx::Postgres(tx) => {
             let rooms: Vec<Uuid> = since.iter().map(|(room, _)| room.0).collect();
             let revs: Vec<i64> = since.iter().map(|(_, rev)| *rev).collect();
-            let messages: Vec<ChangedMessage> = sqlx::query_as(MESSAGES_POSTGRES)
-                .bind(&rooms)
-                .bind(&revs)
-                .bind(limit)
-                .fetch_all(&mut **tx)
-                .await?;
+            let messages: Vec<ChangedMessage> =
+                sqlx::query_as(MESSAGES_POSTGRES).bind(&rooms).bind(&revs).bind(limit).fetch_all(&mut **tx).await?;
             let members: Vec<ChangedMember> =
                 sqlx::query_as(MEMBERS_POSTGRES).bind(rooms).bind(revs).bind(limit).fetch_all(&mut **tx).await?;
             (messages, members)
@@ -231,18 +240,26 @@ pub(crate) async fn read(tx: &mut Tx, since: &[Since], limit: i64) -> Result<Has
 const MESSAGES_POSTGRES: &str = concat!(
     "select k.rev as from_rev, c.* from unnest($1::uuid[], $2::bigint[]) as k(room, rev)
      cross join lateral (
-         select ", message_columns!(), " from messages
+         select ",
+    message_columns!(),
+    " from messages
          where messages.room_id = k.room and messages.rev > k.rev order by messages.rev limit $3
      ) c"
 );
 const MESSAGES_SQLITE: &str = concat!(
-    "select $2 as from_rev, ", message_columns!(), " from messages where room_id = $1 and rev > $2 order by rev limit $3"
+    "select $2 as from_rev, ",
+    message_columns!(),
+    " from messages where room_id = $1 and rev > $2 order by rev limit $3"
 );
 const MEMBERS_POSTGRES: &str = concat!(
-    "select k.rev as from_rev, m.*, ", user_columns!(), "
+    "select k.rev as from_rev, m.*, ",
+    user_columns!(),
+    "
      from unnest($1::uuid[], $2::bigint[]) as k(room, rev)
      cross join lateral (
-         select ", rooms::member_columns!(), " from members
+         select ",
+    rooms::member_columns!(),
+    " from members
          where members.room_id = k.room and members.rev > k.rev order by members.rev limit $3
      ) m
      join users on users.id = m.user_id"
@@ -261,10 +278,7 @@ pub(crate) async fn heads(app: &App, room_ids: &[RoomId], user_ids: &[UserId]) -
     let rooms: HashMap<Uuid, i64> = revs(&mut tx, Heads::Rooms, room_ids.iter().map(|id| id.0).collect()).await?;
     let users: HashMap<Uuid, i64> = revs(&mut tx, Heads::Users, user_ids.iter().map(|id| id.0).collect()).await?;
     let of = |revs: &HashMap<Uuid, i64>, id: Uuid| revs.get(&id).copied().unwrap_or_default();
-    Ok((
-        room_ids.iter().map(|id| of(&rooms, id.0)).collect(),
-        user_ids.iter().map(|id| of(&users, id.0)).collect(),
-    ))
+    Ok((room_ids.iter().map(|id| of(&rooms, id.0)).collect(), user_ids.iter().map(|id| of(&users, id.0)).collect()))
 }
 
 #[derive(Clone, Copy)]

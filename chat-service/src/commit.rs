@@ -31,6 +31,8 @@ pub(crate) struct Item {
     pub(crate) meta: Option<String>,
     /// Fields that are not built yet were given.
     pub(crate) unbuilt: bool,
+    /// The trace that it belongs to; empty without one.
+    pub(crate) traceparent: String,
     pub(crate) reply: Reply,
 }
 

@@ -8,7 +8,8 @@ mod sync;
 use std::sync::Arc;
 
 use parlance_proto::chat::{
-    accounts_server::AccountsServer, messages_server::MessagesServer, rooms_server::RoomsServer, sync_server::SyncServer,
+    accounts_server::AccountsServer, messages_server::MessagesServer, rooms_server::RoomsServer,
+    sync_server::SyncServer,
 };
 use service_kit::rpc::MAX_MESSAGE;
 use tonic::service::Routes;

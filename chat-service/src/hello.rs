@@ -269,7 +269,9 @@ async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<SessionId, Pers
             let users: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.user.0).collect();
             let sessions: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.session.0).collect();
             let sql = concat!(
-                "select distinct s.id as session_id, users.rev as user_rev, g.value as generation, ", user_columns!(), "
+                "select distinct s.id as session_id, users.rev as user_rev, g.value as generation, ",
+                user_columns!(),
+                "
                  from unnest($1::uuid[], $2::uuid[]) as k(user_id, session_id)
                  join sessions s on s.id = k.session_id and s.user_id = k.user_id and s.revoked_at is null
                  join users on users.id = s.user_id
@@ -281,7 +283,9 @@ async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<SessionId, Pers
             let mut rows = Vec::with_capacity(hellos.len());
             for hello in hellos {
                 let sql = concat!(
-                    "select s.id as session_id, users.rev as user_rev, g.value as generation, ", user_columns!(), "
+                    "select s.id as session_id, users.rev as user_rev, g.value as generation, ",
+                    user_columns!(),
+                    "
                      from sessions s join users on users.id = s.user_id join facts g on g.name = 'generation'
                      where s.id = $2 and s.user_id = $1 and s.revoked_at is null"
                 );
@@ -306,7 +310,9 @@ macro_rules! memberships_sql {
              from user_rooms k
              join rooms r on r.id = k.room_id
              join members m on m.room_id = k.room_id and m.user_id = k.user_id and m.present
-             where ", $condition, " order by r.active_at desc, r.id desc"
+             where ",
+            $condition,
+            " order by r.active_at desc, r.id desc"
         )
     };
 }

@@ -126,7 +126,13 @@ struct Inner {
 impl Outbox {
     /// Starts the publisher and the sweeper.
     #[must_use]
-    pub(crate) fn start(db: Db, bus: Bus, directory: DirectoryClient<Client>, hold: Option<PathBuf>, tasks: &Tasks) -> Self {
+    pub(crate) fn start(
+        db: Db,
+        bus: Bus,
+        directory: DirectoryClient<Client>,
+        hold: Option<PathBuf>,
+        tasks: &Tasks,
+    ) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
         let outbox = Self(Arc::new(Inner { db, bus, directory, waiting, published: Mutex::default(), hold }));
         tasks.spawn_until_stop(outbox.clone().publish_all(queue));

@@ -19,12 +19,7 @@ use service_kit::{
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use crate::{
-    App,
-    error::Result,
-    outbox::Announcement,
-    rooms::MemberRow,
-};
+use crate::{App, error::Result, outbox::Announcement, rooms::MemberRow};
 
 /// How long cursors are collected.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -168,8 +163,7 @@ async fn settle(app: &App, asks: Vec<((RoomId, UserId), Vec<Ask>)>) {
 async fn transact(app: &App, keys: &[(RoomId, UserId)], marks: &[Vec<Mark>]) -> Result<Vec<Settled>> {
     let mut tx = app.db.begin().await?;
     let mut places = read(&mut tx, keys).await?;
-    let settled: Vec<Settled> =
-        keys.iter().zip(marks).map(|(key, marks)| judge(places.remove(key), marks)).collect();
+    let settled: Vec<Settled> = keys.iter().zip(marks).map(|(key, marks)| judge(places.remove(key), marks)).collect();
     let moved: Vec<&Moved> = settled.iter().filter_map(|settled| settled.moved.as_ref()).collect();
     if !moved.is_empty() {
         write(&mut tx, &moved).await?;
@@ -258,9 +252,7 @@ async fn read(tx: &mut Tx, keys: &[(RoomId, UserId)]) -> Result<HashMap<(RoomId,
             let mut rows = Vec::with_capacity(keys.len());
             for (room, user) in keys {
                 let sql = places_sql!("(select $1 as room_id, $2 as user_id) as k", "");
-                rows.extend(
-                    sqlx::query_as::<_, Place>(sql).bind(room).bind(user).fetch_optional(&mut **tx).await?,
-                );
+                rows.extend(sqlx::query_as::<_, Place>(sql).bind(room).bind(user).fetch_optional(&mut **tx).await?);
             }
             rows
         }

@@ -266,10 +266,16 @@ pub(crate) async fn lock(tx: &mut Tx, room: RoomId) -> Result<RoomRow> {
             sqlx::query(LOCK_WAIT).execute(&mut **tx).await?;
             sqlx::query("select id from rooms where id = $1 for no key update").bind(room).execute(&mut **tx).await?;
             // A second statement: what a snapshot from before the lock shows is stale.
-            sqlx::query_as(concat!("select ", room_columns!(), " from rooms where id = $1")).bind(room).fetch_optional(&mut **tx).await?
+            sqlx::query_as(concat!("select ", room_columns!(), " from rooms where id = $1"))
+                .bind(room)
+                .fetch_optional(&mut **tx)
+                .await?
         }
         Tx::Sqlite(tx) => {
-            sqlx::query_as(concat!("select ", room_columns!(), " from rooms where id = $1")).bind(room).fetch_optional(&mut **tx).await?
+            sqlx::query_as(concat!("select ", room_columns!(), " from rooms where id = $1"))
+                .bind(room)
+                .fetch_optional(&mut **tx)
+                .await?
         }
     };
     row.ok_or_else(no_such_room)
@@ -310,11 +316,13 @@ pub(crate) async fn save(tx: &mut Tx, room: &RoomRow) -> Result<()> {
 
 /// A membership, present or past.
 pub(crate) async fn membership(tx: &mut Tx, room: RoomId, user: UserId) -> Result<Option<MemberRow>> {
-    Ok(on_tx!(tx, c => sqlx::query_as(concat!("select ", member_columns!(), " from members where room_id = $1 and user_id = $2"))
+    Ok(
+        on_tx!(tx, c => sqlx::query_as(concat!("select ", member_columns!(), " from members where room_id = $1 and user_id = $2"))
         .bind(room)
         .bind(user)
         .fetch_optional(c)
-        .await)?)
+        .await)?,
+    )
 }
 
 /// The membership of somebody who is in the room now.
@@ -365,8 +373,7 @@ pub(crate) async fn save_member(tx: &mut Tx, member: &MemberRow) -> Result<()> {
 /// # Errors
 /// `not_found` when there is no such user.
 pub(crate) async fn user(tx: &mut Tx, user: UserId) -> Result<UserRow> {
-    let row: Option<UserRow> =
-        on_tx!(tx, c => sqlx::query_as(concat!("select ", user_columns!(), " from users where id = $1")).bind(user).fetch_optional(c).await)?;
+    let row: Option<UserRow> = on_tx!(tx, c => sqlx::query_as(concat!("select ", user_columns!(), " from users where id = $1")).bind(user).fetch_optional(c).await)?;
     Ok(row.ok_or_else(|| Fault::not_found("there is no such user"))?)
 }
 

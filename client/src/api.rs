@@ -40,7 +40,8 @@ pub struct Answer<T> {
 impl Api {
     /// A client of the server at `base`, for instance `http://127.0.0.1:8080`.
     pub fn new(base: &str) -> Result<Self, Error> {
-        let http = reqwest::Client::builder().timeout(CALL_DEADLINE).build().map_err(|e| Error::Transport(e.to_string()))?;
+        let http =
+            reqwest::Client::builder().timeout(CALL_DEADLINE).build().map_err(|e| Error::Transport(e.to_string()))?;
         Ok(Self { http, base: base.trim_end_matches('/').into(), token: None, idempotency_key: None })
     }
 

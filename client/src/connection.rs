@@ -65,7 +65,8 @@ impl Connection {
     /// Opens a socket at this base URL (`http:` or `https:`) and says `hello`.
     pub async fn open(base: &str, hello: &Hello) -> Result<(Self, Welcome, Events), Error> {
         let opening = io::dial(base, hello.origin.as_deref());
-        let socket = tokio::time::timeout(OPEN_DEADLINE, opening).await.map_err(|_| Error::Deadline("the handshake"))??;
+        let socket =
+            tokio::time::timeout(OPEN_DEADLINE, opening).await.map_err(|_| Error::Deadline("the handshake"))??;
 
         let (requests, to_write) = mpsc::channel(REQUESTS_BOUND);
         let (event_sender, events) = mpsc::channel(EVENTS_BOUND);
@@ -86,7 +87,11 @@ impl Connection {
     }
 
     /// Queues a request and returns its answer to wait for. Requests are written in the order of these calls.
-    pub fn begin(&self, verb: &str, body: Value) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
+    pub fn begin(
+        &self,
+        verb: &str,
+        body: Value,
+    ) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         if id == LAST_ID {
             return Err(Error::Busy);

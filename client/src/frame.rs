@@ -149,7 +149,8 @@ mod tests {
     fn an_answer_and_an_error_are_told_apart() -> Result<(), Error> {
         let ok = decode(r#"{"re":7,"ok":{"rev":3}}"#)?;
         assert_eq!(ok, Frame::Answer { re: 7, outcome: Ok(serde_json::json!({"rev": 3})) });
-        let Frame::Answer { outcome: Err(refusal), .. } = decode(r#"{"re":7,"error":{"code":"gone","message":"x"}}"#)? else {
+        let Frame::Answer { outcome: Err(refusal), .. } = decode(r#"{"re":7,"error":{"code":"gone","message":"x"}}"#)?
+        else {
             panic!("an error answer was read as something else")
         };
         assert_eq!(refusal.code, Code::Gone);
@@ -165,7 +166,9 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_an_error() {
-        for text in ["", "[]", "{}", r#"{"re":0.5,"ok":{}}"#, r#"{"event":{}}"#, r#"{"re":1}"#, r#"{"event":{"left":{}}}"#] {
+        for text in
+            ["", "[]", "{}", r#"{"re":0.5,"ok":{}}"#, r#"{"event":{}}"#, r#"{"re":1}"#, r#"{"event":{"left":{}}}"#]
+        {
             assert!(decode(text).is_err(), "{text}");
         }
     }

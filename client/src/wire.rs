@@ -1,7 +1,10 @@
 //! The objects of the contract, as `docs/protocol.md` names them.
 //!
 //! Reading is lenient, because a newer server may add fields and words; an unknown word of an enum becomes its `Unknown`.
-#![allow(missing_docs, reason = "the fields are those of the section `Objects` of docs/protocol.md, which explains them once")]
+#![allow(
+    missing_docs,
+    reason = "the fields are those of the section `Objects` of docs/protocol.md, which explains them once"
+)]
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

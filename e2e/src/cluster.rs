@@ -126,7 +126,8 @@ impl OwnCluster {
     /// Kills one replica (0, 1, …) of a service with SIGKILL.
     pub async fn kills(&self, service: &str, replica: usize) {
         let mut pids = self.ready.pids.iter().filter(|(name, _)| name == service);
-        let (_, pid) = pids.nth(replica).unwrap_or_else(|| panic!("no {service} number {replica} in {:?}", self.ready.pids));
+        let (_, pid) =
+            pids.nth(replica).unwrap_or_else(|| panic!("no {service} number {replica} in {:?}", self.ready.pids));
         let done = Command::new("kill").args(["-KILL", &pid.to_string()]).status().await.expect("kill runs");
         assert!(done.success(), "{service} {replica} was dead already");
     }
@@ -135,7 +136,8 @@ impl OwnCluster {
     pub async fn restarts_the_broker(&self) {
         let services = self.dir.join("services");
         let restart = Command::new(&self.xtask).args(["services", "restart", "amqp", "--dir"]).arg(services).status();
-        let done = tokio::time::timeout(STARTING, restart).await.expect("the broker is back in time").expect("xtask runs");
+        let done =
+            tokio::time::timeout(STARTING, restart).await.expect("the broker is back in time").expect("xtask runs");
         assert!(done.success(), "the broker was not restarted");
     }
 

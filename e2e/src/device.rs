@@ -117,7 +117,10 @@ impl Device {
 
     /// Waits for so many texts in a room.
     pub async fn has_texts(&self, room: RoomId, number: usize) -> Vec<(Seq, String)> {
-        self.knows(&format!("{number} texts"), |events| Some(texts_of(events, room)).filter(|texts| texts.len() >= number)).await
+        self.knows(&format!("{number} texts"), |events| {
+            Some(texts_of(events, room)).filter(|texts| texts.len() >= number)
+        })
+        .await
     }
 
     /// What this device holds by the rules of the contract, after all it heard.

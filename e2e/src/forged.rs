@@ -43,7 +43,9 @@ mod tests {
     #[test]
     fn forgeries_keep_the_form_of_a_token() {
         let token = format!("{}.{}.c2ln", BASE64.encode(r#"{"alg":"EdDSA"}"#), BASE64.encode(r#"{"sub":"u"}"#));
-        for forged in [without_algorithm(&token), by_another_key(&token), with_other_claims(&token, |c| c["sub"] = json!("v"))] {
+        for forged in
+            [without_algorithm(&token), by_another_key(&token), with_other_claims(&token, |c| c["sub"] = json!("v"))]
+        {
             assert_eq!(forged.split('.').count(), 3);
             assert_ne!(forged, token);
         }

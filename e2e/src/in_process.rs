@@ -58,7 +58,11 @@ impl OwnStandalone {
 }
 
 /// Everything this harness knows of the crate `standalone`.
-async fn serve(env: HashMap<String, String>, started: mpsc::Sender<anyhow::Result<String>>, stopped: oneshot::Receiver<()>) {
+async fn serve(
+    env: HashMap<String, String>,
+    started: mpsc::Sender<anyhow::Result<String>>,
+    stopped: oneshot::Receiver<()>,
+) {
     let starting = async {
         let config = standalone::Config::from_get(&env)?;
         standalone::start(config).await

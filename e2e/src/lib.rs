@@ -2,7 +2,11 @@
 //!
 //! A story is an `async fn name(stack: &Stack)`; the macro `stories!` in `tests/it/main.rs` stamps a test of it for every kind of
 //! stack. Harness verbs panic with what they saw: a failed wait is a failed test, so there is nothing to return.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a harness fails by panicking, and prints why a story was skipped")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a harness fails by panicking, and prints why a story was skipped"
+)]
 #![allow(
     clippy::disallowed_methods,
     reason = "tests read their own switches from the environment and spawn on the test's runtime"

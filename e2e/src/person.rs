@@ -70,8 +70,11 @@ impl Person {
 
     /// A device that comes back with what another one held.
     pub async fn resumes(&self, gateway: usize, before: &Held) -> Device {
-        let hello =
-            Hello { generation: Some(before.generation.clone()), rooms: before.rooms.clone(), ..Hello::new(self.token()) };
+        let hello = Hello {
+            generation: Some(before.generation.clone()),
+            rooms: before.rooms.clone(),
+            ..Hello::new(self.token())
+        };
         self.says_hello(gateway, hello).await
     }
 

@@ -83,9 +83,13 @@ impl Raw {
         loop {
             match within("frame", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
-                    return Heard::Frame(serde_json::from_str(&text).unwrap_or_else(|e| panic!("`{text}` is no JSON: {e}")));
+                    return Heard::Frame(
+                        serde_json::from_str(&text).unwrap_or_else(|e| panic!("`{text}` is no JSON: {e}")),
+                    );
                 }
-                Some(Ok(Message::Close(Some(frame)))) => return Heard::Closed(frame.code.into(), frame.reason.to_string()),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Heard::Closed(frame.code.into(), frame.reason.to_string());
+                }
                 Some(Ok(Message::Close(None)) | Err(_)) | None => return Heard::Closed(1006, String::new()),
                 Some(Ok(_)) => {}
             }

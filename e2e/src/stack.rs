@@ -102,7 +102,9 @@ impl Stack {
 pub(crate) fn given(name: &str) -> Option<String> {
     match std::env::var(name).ok().filter(|value| !value.is_empty()) {
         Some(value) => Some(value),
-        None if std::env::var(REQUIRED).is_ok_and(|value| value == "1") => panic!("{REQUIRED}=1, but {name} is not set"),
+        None if std::env::var(REQUIRED).is_ok_and(|value| value == "1") => {
+            panic!("{REQUIRED}=1, but {name} is not set")
+        }
         None => {
             eprintln!("skipped: {name} is not set");
             None

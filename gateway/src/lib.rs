@@ -1,1 +1,228 @@
-//! x
+//! gateway: the public edge. Sockets, the public protocol, rate limits, local fan-out; no durable state, and no decision on
+//! who may do what.
+//!
+//! A message's way: `ws` reads it, `frame` understands it, `uplink` sends it to chat-service; the event comes back through
+//! `fanout` and `hub`, and `ws` writes it. `attach` and `repair` see to it that nothing is missed.
+
+mod attach;
+mod conn;
+mod directory;
+pub mod error;
+mod fanout;
+pub mod frame;
+pub mod http;
+mod hub;
+pub mod json;
+mod life;
+pub mod limit;
+mod repair;
+pub mod services;
+pub mod token;
+mod uplink;
+mod verbs;
+mod ws;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use axum::serve::ListenerExt;
+use service_kit::{
+    admin::Readiness,
+    bus::Bus,
+    env::{self, Get, Invalid},
+    rpc::Client,
+    tasks::Tasks,
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    frame::Close,
+    http::Edge,
+    life::{Life, Shared},
+    limit::{FORGET_EVERY, Limits},
+    services::Services,
+    token::Tokens,
+    uplink::Uplink,
+};
+
+/// Connections that are asked to move each second when the gateway leaves.
+const MOVED_PER_S: u64 = 200;
+/// How long the rest may take after the last one was asked.
+const LAST: Duration = Duration::from_millis(500);
+/// What those who stay to the end are asked to wait, in milliseconds.
+const RESTART_MS: u64 = 500;
+
+/// What the gateway is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Browser origins beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Whether rate limits hold.
+    pub rate_limits: bool,
+    /// Connections of one user; the oldest gives way to one more.
+    pub most_connections: usize,
+    /// How long leaving may take.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// When a setting cannot be read.
+    pub fn from_get(get: &impl Get) -> Result<Self, Invalid> {
+        Ok(Self {
+            allowed_origins: env::list(get, "PARLANCE_ALLOWED_ORIGINS")?,
+            rate_limits: env::switch(get, "PARLANCE_RATE_LIMITS")?,
+            most_connections: env::value(get, "PARLANCE_MAX_CONNECTIONS_PER_USER")?,
+            grace: env::millis(get, "PARLANCE_SHUTDOWN_GRACE_MS")?,
+        })
+    }
+}
+
+/// The services behind the gateway.
+#[derive(Clone)]
+pub struct Upstreams {
+    /// Any replica of chat-service.
+    pub chat: Client,
+    /// One client for each replica of chat-service.
+    pub chat_replicas: Vec<Client>,
+    /// Any replica of presence-service.
+    pub presence: Client,
+}
+
+/// What the public port shares: the edge, and the life that new connections begin in.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) edge: Edge,
+    pub(crate) life: Arc<ArcSwap<Life>>,
+}
+
+/// A gateway that is ready to serve.
+pub struct Gateway {
+    door: Door,
+    grace: Duration,
+    readiness: Readiness,
+}
+
+/// Starts a gateway: its streams, its keys, its first life.
+///
+/// # Errors
+/// When its inbox cannot be made.
+pub async fn start(
+    config: Config,
+    upstreams: Upstreams,
+    bus: Bus,
+    readiness: Readiness,
+    tasks: &Tasks,
+) -> anyhow::Result<Gateway> {
+    let services = Services::new(&upstreams.chat, &upstreams.presence);
+    let tokens = Tokens::new(services.accounts.clone());
+    tokens.load().await;
+    let limits = Limits::new(config.rate_limits);
+    let shared = Arc::new(Shared {
+        services: services.clone(),
+        bus,
+        uplink: Uplink::start(upstreams.chat_replicas, tasks),
+        readiness: readiness.clone(),
+        most_connections: config.most_connections,
+        numbers: AtomicU64::new(1),
+    });
+    let first = tasks.child();
+    let life = Arc::new(ArcSwap::new(Life::begin(Arc::clone(&shared), first.clone()).await?));
+    tasks.spawn_until_stop(live(shared, Arc::clone(&life), first, tasks.clone()));
+    let forgetting = limits.clone();
+    tasks.spawn_until_stop(async move {
+        let mut ticks = tokio::time::interval(FORGET_EVERY);
+        loop {
+            ticks.tick().await;
+            forgetting.forget_idle();
+        }
+    });
+    let edge = Edge { services, tokens, limits, allowed_origins: config.allowed_origins.into() };
+    Ok(Gateway { door: Door { edge, life }, grace: config.grace, readiness })
+}
+
+/// One life after the other. A life ends when the directory says that it is dead.
+async fn live(shared: Arc<Shared>, current: Arc<ArcSwap<Life>>, mut tasks: Tasks, all: Tasks) {
+    loop {
+        let life = current.load_full();
+        life.live().await;
+        tracing::warn!("this gateway was declared dead: its connections go, and it begins anew");
+        loop {
+            let next = all.child();
+            match Life::begin(Arc::clone(&shared), next.clone()).await {
+                Ok(fresh) => {
+                    current.store(fresh);
+                    life.close_all();
+                    tasks.stop();
+                    tasks = next;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "a new life cannot begin; trying again");
+                    life.close_all();
+                    tokio::time::sleep(LAST).await;
+                }
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Serves the public port until `stop` resolves, then moves its clients away and returns.
+    ///
+    /// # Errors
+    /// When the transport fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let sockets = http::wrap(self.door.edge.clone(), ws::routes(self.door.clone()));
+        let router = http::router(self.door.edge.clone()).merge(sockets);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let door = self.door.clone();
+        let (readiness, grace) = (self.readiness.clone(), self.grace);
+        let leave = async move {
+            stop.await;
+            readiness.drain();
+            leave(&door, grace).await;
+        };
+        // Frames are flushed when they are complete: waiting for more to fill a packet only delays them.
+        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+        axum::serve(listener, service).with_graceful_shutdown(leave).await?;
+        Ok(())
+    }
+}
+
+/// Asks the clients to move, each after a time of its own, closes those who stay, and leaves the directory.
+async fn leave(door: &Door, grace: Duration) {
+    let life = door.life.load_full();
+    let conns = life.hub.all();
+    let count = u64::try_from(conns.len()).unwrap_or(u64::MAX);
+    let window = Duration::from_millis(count * 1000 / MOVED_PER_S).min(grace / 2);
+    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    for (place, conn) in conns.iter().enumerate() {
+        let place = u64::try_from(place).unwrap_or_default();
+        conn.push(frame::event::going_away(window_ms * place / count.max(1)));
+    }
+    if !conns.is_empty() {
+        tracing::info!(connections = count, window_ms, "asked the clients to move");
+        tokio::time::sleep(window + LAST).await;
+    }
+    for conn in life.hub.all() {
+        conn.close(Close::Restarting(RESTART_MS));
+    }
+    let gone = async {
+        while !life.hub.all().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(grace / 4, gone).await;
+    life.directory.leave().await;
+}

@@ -1,5 +1,10 @@
 //! What crosses a process boundary: the objects, the events and the calls, generated from `proto/*.proto`.
-#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; the documentation stands in the .proto files")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated code; the documentation stands in the .proto files"
+)]
 
 // The nesting mirrors the protobuf packages: generated code refers to other packages by relative paths.
 mod parlance {

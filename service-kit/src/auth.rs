@@ -79,13 +79,9 @@ impl Signer {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
             .map_err(|_| anyhow::anyhow!("the signing key is not an Ed25519 key in PKCS#8"))?;
         let public = pair.public_key().as_ref().to_vec();
-        let kid = URL_SAFE_NO_PAD.encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &public).as_ref()[..12]);
-        Ok(Self {
-            key: EncodingKey::from_ed_der(&der),
-            kid,
-            public,
-            secret: hmac::Key::new(hmac::HMAC_SHA256, &der),
-        })
+        let kid =
+            URL_SAFE_NO_PAD.encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &public).as_ref()[..12]);
+        Ok(Self { key: EncodingKey::from_ed_der(&der), kid, public, secret: hmac::Key::new(hmac::HMAC_SHA256, &der) })
     }
 
     /// Makes a new private key, as PEM.
@@ -160,7 +156,9 @@ impl Verifier {
         let set: Set = serde_json::from_str(jwks).context("not a JWK set")?;
         let mut keys = HashMap::new();
         for key in set.keys {
-            if let (("OKP", Some("Ed25519")), Some(kid), Some(x)) = ((key.kty.as_str(), key.crv.as_deref()), key.kid, key.x) {
+            if let (("OKP", Some("Ed25519")), Some(kid), Some(x)) =
+                ((key.kty.as_str(), key.crv.as_deref()), key.kid, key.x)
+            {
                 keys.insert(kid, DecodingKey::from_ed_components(&x)?);
             }
         }

@@ -49,7 +49,11 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_NOTIFY_URL", "", "gRPC addresses of the notify-service, separated by commas"),
     secret("PARLANCE_SIGNING_KEY", "Ed25519 private key (PKCS#8 PEM) that signs access tokens"),
     known("PARLANCE_ACCESS_TOKEN_TTL_S", "600", "life of an access token in seconds"),
-    known("PARLANCE_ALLOWED_ORIGINS", "", "browser origins that may open a WebSocket, separated by commas; empty: the server's own"),
+    known(
+        "PARLANCE_ALLOWED_ORIGINS",
+        "",
+        "browser origins that may open a WebSocket, separated by commas; empty: the server's own",
+    ),
     known("PARLANCE_RATE_LIMITS", "on", "off lifts every rate limit; limits of size and of connections stay"),
     known("PARLANCE_MAX_CONNECTIONS_PER_USER", "10", "sockets of one user at one gateway; the oldest gives way"),
     known("PARLANCE_PRESENCE_GRACE_MS", "15000", "how long after the last sign of life a user is said to be offline"),
@@ -155,7 +159,8 @@ impl Settings {
                 "--check-config" => settings.check_only = true,
                 "--help" | "-h" => settings.help = true,
                 _ => {
-                    let flag = arg.strip_prefix("--").ok_or_else(|| Invalid::new(&arg, "unknown argument; see --help"))?;
+                    let flag =
+                        arg.strip_prefix("--").ok_or_else(|| Invalid::new(&arg, "unknown argument; see --help"))?;
                     let (flag, value) = match flag.split_once('=') {
                         Some((flag, value)) => (flag, Some(value.to_owned())),
                         None => (flag, args.next()),

@@ -144,11 +144,9 @@ mod tests {
 
     #[test]
     fn a_topic_survives_the_wire() {
-        for topic in [
-            Topic::Room(RoomId::generate()),
-            Topic::User(UserId::generate()),
-            Topic::Presence(UserId::generate()),
-        ] {
+        for topic in
+            [Topic::Room(RoomId::generate()), Topic::User(UserId::generate()), Topic::Presence(UserId::generate())]
+        {
             assert_eq!(Topic::from_wire(&topic.to_wire()).ok(), Some(topic));
         }
         assert!(Topic::from_wire(b"x").is_err());

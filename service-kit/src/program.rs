@@ -112,12 +112,8 @@ where
     let grace = env::millis(&settings, "PARLANCE_SHUTDOWN_GRACE_MS")?;
     let address = env::address(&settings, "PARLANCE_ADMIN_LISTEN")?;
     let admin = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let process = Process {
-        settings,
-        tasks: Tasks::new(),
-        readiness: Readiness::new(),
-        terminated: CancellationToken::new(),
-    };
+    let process =
+        Process { settings, tasks: Tasks::new(), readiness: Readiness::new(), terminated: CancellationToken::new() };
     // Not ready before `work` says so: until then some part of it is missing.
     process.readiness.set("start", false);
     let admin_tasks = Tasks::new();

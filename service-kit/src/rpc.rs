@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::DuplexStream,
-    net::TcpListener,
-    sync::mpsc,
-};
+use tokio::{io::DuplexStream, net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
     Request, Status,
@@ -46,12 +42,6 @@ impl Interceptor for Outbound {
         }
         Ok(request)
     }
-}
-
-/// Reads the trace that a caller has sent.
-#[must_use]
-pub fn traceparent<T>(request: &Request<T>) -> Option<&str> {
-    request.metadata().get(telemetry::TRACEPARENT)?.to_str().ok()
 }
 
 /// Connects to one replica, now or as soon as it is there: calls fail with `unavailable` until then.
@@ -93,6 +83,12 @@ fn tune(endpoint: Endpoint) -> Endpoint {
 
 fn server() -> Server {
     Server::builder()
+        .trace_fn(|call| {
+            let span = tracing::info_span!("rpc", rpc.method = call.uri().path());
+            let parent = call.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
+            telemetry::adopt(&span, parent);
+            span
+        })
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))

@@ -24,7 +24,7 @@ use crate::env::{self, Get};
 /// Key of the trace in gRPC metadata and AMQP headers, and the HTTP header of the same name.
 pub const TRACEPARENT: &str = "traceparent";
 /// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT_FILTER: &str = "info,lapin=warn,sqlx=warn,h2=warn,hyper=warn,tower=warn,opentelemetry=warn";
+const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,h2=warn,hyper=warn,tower=warn,opentelemetry=warn";
 /// Upper bounds of the latency histograms in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -89,7 +89,10 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
     })
 }
 
-#[allow(clippy::disallowed_methods, reason = "the OTEL_ variables belong to OpenTelemetry, whose SDK reads them itself")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the OTEL_ variables belong to OpenTelemetry, whose SDK reads them itself"
+)]
 fn exporter(service: &'static str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
     let off = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
@@ -155,7 +158,9 @@ mod tests {
     fn only_a_whole_traceparent_is_read() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert!(parse(good).is_some_and(|context| context.is_sampled()));
-        for bad in ["", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736", &good.replace('4', "x"), &good.replace("00f067", "00f06")] {
+        for bad in
+            ["", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736", &good.replace('4', "x"), &good.replace("00f067", "00f06")]
+        {
             assert!(parse(bad).is_none(), "{bad}");
         }
         assert!(parse("00-00000000000000000000000000000000-0000000000000000-01").is_none());

@@ -10,10 +10,7 @@ pub(crate) struct Interrupt {
 
 impl Interrupt {
     pub(crate) fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            int: signal(SignalKind::interrupt())?,
-            term: signal(SignalKind::terminate())?,
-        })
+        Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())? })
     }
 
     /// Resolves at the next signal of either kind.

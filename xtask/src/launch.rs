@@ -41,46 +41,27 @@ pub(crate) fn bound(program: impl AsRef<OsStr>, signal: &str) -> Command {
 /// Starts a child in a process group of its own, both its outputs going to one log.
 pub(crate) fn with_log(command: &mut Command, path: &Path) -> anyhow::Result<Child> {
     let log = log::open(path)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let program = command.as_std().get_program().to_owned();
-    command
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))
+    command.spawn().with_context(|| format!("cannot start {}", program.display()))
 }
 
 /// Runs a short command to its end and returns what it printed; its complaint is the error.
 pub(crate) async fn output(command: &mut Command) -> anyhow::Result<String> {
     let program = command.as_std().get_program().to_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await;
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("cannot start {}", program.display()))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed ({}): {}",
-            program.display(),
-            output.status,
-            complaint.trim()
-        );
+        bail!("{} failed ({}): {}", program.display(), output.status, complaint.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The soft limit to ask for, if the present one is lower than wanted and than allowed.
 fn raised_open_files(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    let mut fields = line
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(u64::MAX));
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut fields = line.split_whitespace().map(|field| field.parse().unwrap_or(u64::MAX));
     let (soft, hard) = (fields.next()?, fields.next()?);
     let wanted = OPEN_FILES.min(hard);
     (soft < wanted).then_some(wanted)
@@ -98,10 +79,7 @@ mod tests {
     fn open_files_are_raised_as_far_as_allowed_and_never_lowered() {
         assert_eq!(raised_open_files(&limits("1024", "1048576")), Some(20_000));
         assert_eq!(raised_open_files(&limits("1024", "4096")), Some(4_096));
-        assert_eq!(
-            raised_open_files(&limits("1024", "unlimited")),
-            Some(20_000)
-        );
+        assert_eq!(raised_open_files(&limits("1024", "unlimited")), Some(20_000));
         assert_eq!(raised_open_files(&limits("20000", "20000")), None);
         assert_eq!(raised_open_files(&limits("unlimited", "unlimited")), None);
         assert_eq!(raised_open_files(""), None);

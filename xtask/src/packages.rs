@@ -40,8 +40,7 @@ impl Package {
             Self::Postgres => postgres_programs().map(|folder| folder.join("postgres")),
             Self::Redis => find("redis-server"),
             // The one on the path insists on the system's own user; this one runs for anybody.
-            Self::RabbitMq => existing("/usr/lib/rabbitmq/bin/rabbitmq-server")
-                .or_else(|| find("rabbitmq-server")),
+            Self::RabbitMq => existing("/usr/lib/rabbitmq/bin/rabbitmq-server").or_else(|| find("rabbitmq-server")),
             Self::HaProxy => find("haproxy"),
         }
     }
@@ -49,32 +48,20 @@ impl Package {
 
 /// The folder with `initdb`, `postgres` and `psql`; Debian keeps the first two off the path.
 pub(crate) fn postgres_programs() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let folders = versions.map(|version| version.path().join("bin"));
-    let newest = folders
-        .filter(|bin| bin.join("initdb").exists() && bin.join("psql").exists())
-        .max();
+    let newest = folders.filter(|bin| bin.join("initdb").exists() && bin.join("psql").exists()).max();
     newest.or_else(|| Some(find("initdb")?.parent()?.to_path_buf()))
 }
 
 /// Installs what is missing if we may, else says in one line what to install.
 pub(crate) async fn ensure_installed(wanted: &[Package]) -> anyhow::Result<()> {
-    let missing: Vec<_> = wanted
-        .iter()
-        .filter(|package| package.program().is_none())
-        .map(|p| p.name())
-        .collect();
+    let missing: Vec<_> = wanted.iter().filter(|package| package.program().is_none()).map(|p| p.name()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if !is_root() || find("apt-get").is_none() {
-        bail!(
-            "please install: {} (on Debian: apt-get install --no-install-recommends {0})",
-            missing.join(" ")
-        );
+        bail!("please install: {} (on Debian: apt-get install --no-install-recommends {0})", missing.join(" "));
     }
     log::progress(format_args!("installing {}", missing.join(" ")));
     let _policy = NoServiceStarts::begin()?;
@@ -100,11 +87,7 @@ async fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
         .status()
         .await
         .context("cannot start apt-get")?;
-    ensure!(
-        status.success(),
-        "apt-get {} failed ({status})",
-        arguments.join(" ")
-    );
+    ensure!(status.success(), "apt-get {} failed ({status})", arguments.join(" "));
     Ok(())
 }
 
@@ -118,11 +101,7 @@ impl NoServiceStarts {
         if Path::new(POLICY).exists() {
             return Ok(Self { ours: false });
         }
-        let mut file = fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o755)
-            .open(POLICY)?;
+        let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o755).open(POLICY)?;
         let policy = Self { ours: true };
         file.write_all(b"#!/bin/sh\nexit 101\n")?;
         Ok(policy)
@@ -139,13 +118,9 @@ impl Drop for NoServiceStarts {
 
 /// The program on the path, or where Debian puts what only administrators run.
 fn find(program: &str) -> Option<PathBuf> {
-    let path = environment::variable("PATH")
-        .map(OsString::from)
-        .unwrap_or_default();
+    let path = environment::variable("PATH").map(OsString::from).unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders
-        .map(|folder| folder.join(program))
-        .find(|path| is_executable(path))
+    folders.map(|folder| folder.join(program)).find(|path| is_executable(path))
 }
 
 fn existing(path: &str) -> Option<PathBuf> {
@@ -153,6 +128,5 @@ fn existing(path: &str) -> Option<PathBuf> {
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }

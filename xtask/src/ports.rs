@@ -47,11 +47,7 @@ fn ephemeral_start() -> Option<u16> {
 /// The usual range, cut where the kernel's own begins; all of it if too little would be left.
 fn below(ephemeral: Option<u16>) -> Range<u16> {
     let end = ephemeral.map_or(USUAL.end, |start| start.min(USUAL.end));
-    if end > USUAL.start + 1_000 {
-        USUAL.start..end
-    } else {
-        USUAL
-    }
+    if end > USUAL.start + 1_000 { USUAL.start..end } else { USUAL }
 }
 
 fn within(range: &Range<u16>, random: u16) -> u16 {

@@ -20,15 +20,12 @@ pub(crate) async fn redis(port: u16) -> bool {
 
 /// RabbitMQ opens its listener last; a method frame on channel 0 is its `connection.start`.
 pub(crate) async fn amqp(port: u16) -> bool {
-    ask(port, b"AMQP\x00\x00\x09\x01")
-        .await
-        .starts_with(b"\x01\x00\x00")
+    ask(port, b"AMQP\x00\x00\x09\x01").await.starts_with(b"\x01\x00\x00")
 }
 
 /// The status of a GET, if anything there speaks HTTP.
 pub(crate) async fn http(port: u16, path: &str) -> Option<u16> {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     status(&ask(port, request.as_bytes()).await)
 }
 
@@ -57,18 +54,12 @@ async fn ask(port: u16, question: &[u8]) -> Vec<u8> {
         answer.truncate(length);
         std::io::Result::Ok(answer)
     };
-    timeout(PATIENCE, exchange)
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .unwrap_or_default()
+    timeout(PATIENCE, exchange).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 fn status(answer: &[u8]) -> Option<u16> {
     let line = std::str::from_utf8(answer).ok()?;
-    let rest = line
-        .strip_prefix("HTTP/1.1 ")
-        .or_else(|| line.strip_prefix("HTTP/1.0 "))?;
+    let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
     rest.get(..3)?.parse().ok()
 }
 

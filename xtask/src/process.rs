@@ -23,10 +23,7 @@ pub(crate) struct Process {
 impl Process {
     /// The process that has this pid now.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        Some(Self {
-            pid,
-            born: born(pid)?,
-        })
+        Some(Self { pid, born: born(pid)? })
     }
 
     /// Whether exactly this process still runs; a zombie does not.
@@ -96,11 +93,7 @@ fn parse_stat(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        None
-    } else {
-        fields.nth(18)?.parse().ok()
-    }
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 #[cfg(test)]
@@ -123,12 +116,6 @@ mod tests {
     fn we_are_alive_and_an_earlier_holder_of_our_pid_is_not() {
         let us = Process::of(std::process::id()).expect("our own process");
         assert!(us.is_alive());
-        assert!(
-            !Process {
-                born: us.born - 1,
-                ..us
-            }
-            .is_alive()
-        );
+        assert!(!Process { born: us.born - 1, ..us }.is_alive());
     }
 }

@@ -24,8 +24,6 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &str) -> Command {
     let cargo = environment::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
     let mut command = launch::bound(cargo, "TERM");
-    command
-        .args(arguments.split_whitespace())
-        .current_dir(root());
+    command.args(arguments.split_whitespace()).current_dir(root());
     command
 }

@@ -121,8 +121,10 @@ fn accept(plan: &mut Plan, item: &Item, state: &State, now: i64) -> Result<Accep
     let key = (item.room, item.sender);
     let pause = state.slow_mode_s.unwrap_or_default() * 1000;
     let last = plan.senders.get(&key).map(|moved| moved.at).or(state.sent_at);
-    if let Some(wait) = last.map(|last| last + pause - now).filter(|wait| *wait > 0 && pause > 0 && role < Role::Admin) {
-        let fault = Fault::new(service_kit::fault::Kind::RateLimited, "the room is in slow mode; wait before the next message");
+    if let Some(wait) = last.map(|last| last + pause - now).filter(|wait| *wait > 0 && pause > 0 && role < Role::Admin)
+    {
+        let fault =
+            Fault::new(service_kit::fault::Kind::RateLimited, "the room is in slow mode; wait before the next message");
         return Err(fault.retry_after(millis(wait)));
     }
     let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved {
@@ -197,6 +199,7 @@ mod tests {
             reply_to: None,
             meta: None,
             unbuilt: false,
+            traceparent: String::new(),
             reply: Reply::Call(reply),
         }
     }
@@ -245,14 +248,8 @@ mod tests {
     #[test]
     fn a_repeat_answers_the_stored_message_even_of_somebody_who_was_removed() {
         let id = MessageId::generate();
-        let removed = State {
-            present: Some(false),
-            d_id: Some(id),
-            d_seq: Some(3),
-            d_rev: Some(5),
-            d_at: Some(9),
-            ..state()
-        };
+        let removed =
+            State { present: Some(false), d_id: Some(id), d_seq: Some(3), d_rev: Some(5), d_at: Some(9), ..state() };
         let items = [item(RoomId::generate(), UserId::generate(), ClientId::generate())];
         let plan = decide(&items, &|_| true, &[removed], 1000);
         assert_eq!(accepted(&plan.outcomes[0]), &Accepted { id, seq: 3, rev: 5, at: 9, duplicate: true });

@@ -8,14 +8,9 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parlance_proto::event::{RoomEvent, room_event};
-use service_kit::{
-    clock,
-    db::Tx,
-    fault::Fault,
-    id::RoomId,
-    tasks::Tasks,
-};
+use service_kit::{clock, db::Tx, fault::Fault, id::RoomId, tasks::Tasks, telemetry};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{
     Item,
@@ -84,7 +79,10 @@ fn commit(app: &Arc<App>, items: Vec<Item>, wait_for: Option<RoomId>) -> BoxFutu
             return items;
         }
         let began = Instant::now();
-        match transact(app, &items, wait_for).await {
+        let span = tracing::info_span!("commit", batch.len = items.len());
+        let trace = items.iter().map(|item| item.traceparent.as_str()).find(|text| !text.is_empty());
+        telemetry::adopt(&span, trace);
+        match transact(app, &items, wait_for).instrument(span).await {
             Ok((plan, stored)) => {
                 metrics::histogram!("commit_duration_seconds").record(began.elapsed().as_secs_f64());
                 // Published before the room is free for the next batch: one replica publishes in commit order.

@@ -50,8 +50,9 @@ fn item(item: chat::SendItem, reply: Reply) -> Result<Item, (Fault, Reply)> {
         Ok(ids) => ids,
         Err(fault) => return Err((fault, reply)),
     };
-    let (text, reply_to, meta, unbuilt) = (item.text, item.reply_to, item.meta, item.unbuilt);
-    let item = Item { room, sender, client_id, text, reply_to, meta, unbuilt, reply };
+    let (text, reply_to, meta, unbuilt, traceparent) =
+        (item.text, item.reply_to, item.meta, item.unbuilt, item.traceparent);
+    let item = Item { room, sender, client_id, text, reply_to, meta, unbuilt, traceparent, reply };
     match commit::check_form(&item) {
         Ok(()) => Ok(item),
         Err(fault) => Err((fault, item.reply)),

@@ -68,7 +68,10 @@ impl rooms_server::Rooms for Rooms {
         Ok(Response::new(list::get(&self.0, actor.user, room).await?))
     }
 
-    async fn open_direct(&self, request: Request<chat::OpenDirectRequest>) -> Result<Response<chat::OpenedRoom>, Status> {
+    async fn open_direct(
+        &self,
+        request: Request<chat::OpenDirectRequest>,
+    ) -> Result<Response<chat::OpenedRoom>, Status> {
         let call = request.into_inner();
         let actor = Actor::standing(&self.0, call.actor).await?;
         let peer = UserId::from_wire(&call.user, "user")?;
@@ -153,7 +156,10 @@ impl rooms_server::Rooms for Rooms {
         self.change(actor, room, async move { members::transfer(&app, actor, room, user).await }).await
     }
 
-    async fn list_members(&self, request: Request<chat::ListMembersRequest>) -> Result<Response<chat::MemberList>, Status> {
+    async fn list_members(
+        &self,
+        request: Request<chat::ListMembersRequest>,
+    ) -> Result<Response<chat::MemberList>, Status> {
         let call = request.into_inner();
         let page = Page::from_wire(call.page)?;
         let actor = Actor::standing(&self.0, call.actor).await?;
@@ -162,7 +168,10 @@ impl rooms_server::Rooms for Rooms {
         Ok(Response::new(chat::MemberList { items, next_cursor }))
     }
 
-    async fn put_member(&self, request: Request<chat::PutMemberRequest>) -> Result<Response<chat::PutMemberReply>, Status> {
+    async fn put_member(
+        &self,
+        request: Request<chat::PutMemberRequest>,
+    ) -> Result<Response<chat::PutMemberReply>, Status> {
         let call = request.into_inner();
         let actor = Actor::standing(&self.0, call.actor).await?;
         let room = RoomId::from_wire(&call.room, "room")?;

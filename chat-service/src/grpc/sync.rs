@@ -45,10 +45,8 @@ impl sync_server::Sync for Sync {
 
     async fn heads(&self, request: Request<chat::HeadsRequest>) -> Result<Response<chat::HeadsReply>, Status> {
         let call = request.into_inner();
-        let rooms =
-            call.rooms.iter().map(|id| RoomId::from_wire(id, "rooms")).collect::<Result<Vec<_>, _>>()?;
-        let users =
-            call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
+        let rooms = call.rooms.iter().map(|id| RoomId::from_wire(id, "rooms")).collect::<Result<Vec<_>, _>>()?;
+        let users = call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
         let (rooms, users) = changes::heads(&self.0, &rooms, &users).await?;
         Ok(Response::new(chat::HeadsReply { rooms, users }))
     }
@@ -68,11 +66,13 @@ impl sync_server::Sync for Sync {
         Ok(Response::new(gateways::standing(&self.0, user, &sessions).await?))
     }
 
-    async fn watchable(&self, request: Request<chat::WatchableRequest>) -> Result<Response<chat::WatchableReply>, Status> {
+    async fn watchable(
+        &self,
+        request: Request<chat::WatchableRequest>,
+    ) -> Result<Response<chat::WatchableReply>, Status> {
         let call = request.into_inner();
         let actor = Actor::from_wire(call.actor)?;
-        let users =
-            call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
+        let users = call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
         let allowed = gateways::watchable(&self.0, actor, users).await?;
         Ok(Response::new(chat::WatchableReply { users: allowed.into_iter().map(UserId::to_wire).collect() }))
     }

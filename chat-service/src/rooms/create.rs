@@ -208,12 +208,7 @@ pub(crate) async fn add_to_own_rooms(tx: &mut service_kit::db::Tx, room: RoomId,
 const KEY_LIFE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Notes that this key makes this room; gives the room that the key has made before, if it has.
-async fn claim_key(
-    tx: &mut service_kit::db::Tx,
-    user: UserId,
-    key: &str,
-    room: RoomId,
-) -> Result<Option<RoomId>> {
+async fn claim_key(tx: &mut service_kit::db::Tx, user: UserId, key: &str, room: RoomId) -> Result<Option<RoomId>> {
     let now = clock::now_ms();
     on_tx!(tx, c => sqlx::query("delete from idempotency_keys where user_id = $1 and at < $2")
         .bind(user)

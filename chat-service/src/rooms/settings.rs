@@ -118,7 +118,12 @@ async fn announce(app: &App, mut tx: service_kit::db::Tx, row: &RoomRow) -> Resu
 }
 
 /// Changes one's own settings in a room and tells one's own devices.
-pub(crate) async fn patch_mine(app: &Arc<App>, actor: Actor, room: RoomId, mine: Mine) -> Result<parlance_proto::v1::Me> {
+pub(crate) async fn patch_mine(
+    app: &Arc<App>,
+    actor: Actor,
+    room: RoomId,
+    mine: Mine,
+) -> Result<parlance_proto::v1::Me> {
     if mine.draft.as_deref().is_some_and(|draft| draft.chars().count() > MAX_DRAFT || draft.contains('\0')) {
         return Err(Fault::bad_request(format!("draft: must have at most {MAX_DRAFT} characters")).into());
     }

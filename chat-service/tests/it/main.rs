@@ -18,7 +18,7 @@ use service_kit::{
     admin::Readiness,
     auth::Signer,
     bus::{Arrival, Bus, Inbox},
-    db::Db,
+    db::{Db, Tx},
     id::{BootId, UserId},
     on_tx,
     rpc::{self, Client},
@@ -150,10 +150,16 @@ impl Service {
         AccountsClient::new(self.client.clone())
     }
 
+    /// A transaction behind the service's back, on connections of its own.
+    async fn begins(&self) -> (Db, Tx) {
+        let db = Db::connect(&self.database.url()).await.unwrap();
+        let tx = db.begin().await.unwrap();
+        (db, tx)
+    }
+
     /// Changes rows behind the service's back, as time would. Gives how many.
     async fn changes(&self, sql: &'static str) -> u64 {
-        let db = Db::connect(&self.database.url()).await.unwrap();
-        let mut tx = db.begin().await.unwrap();
+        let (db, mut tx) = self.begins().await;
         let rows = on_tx!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
         db.close().await;

@@ -25,11 +25,15 @@ async fn answers_may_come_out_of_order() {
     let (one, two) = (peer.hears().await, peer.hears().await);
     peer.says(json!({ "re": two["id"], "pong": { "server_time": 2 } })).await;
     peer.says(json!({ "event": { "message": message(2) } })).await;
-    peer.says(json!({ "re": one["id"], "error": { "code": "unavailable", "message": "later", "retry_after_ms": 5 } })).await;
+    peer.says(json!({ "re": one["id"], "error": { "code": "unavailable", "message": "later", "retry_after_ms": 5 } }))
+        .await;
 
     assert_eq!(second.await.unwrap(), json!({ "server_time": 2 }));
     let refused = first.await.unwrap_err();
-    assert_eq!((refused.code(), refused.retry_after_ms(), refused.is_transient()), (Some(Code::Unavailable), Some(5), true));
+    assert_eq!(
+        (refused.code(), refused.retry_after_ms(), refused.is_transient()),
+        (Some(Code::Unavailable), Some(5), true)
+    );
     assert!(matches!(in_time(events.next()).await, Some(Event::Message(e)) if e.message.rev == 2));
 }
 
@@ -66,7 +70,9 @@ async fn a_refused_hello_carries_error_and_close_code() {
     })
     .await;
     match opened.err() {
-        Some(Error::HelloRefused { refusal, close }) => assert_eq!((refusal.code, close.code), (Code::TokenExpired, 4002)),
+        Some(Error::HelloRefused { refusal, close }) => {
+            assert_eq!((refusal.code, close.code), (Code::TokenExpired, 4002))
+        }
         other => panic!("{other:?}"),
     }
 }

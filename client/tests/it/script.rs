@@ -40,7 +40,14 @@ impl Server {
     pub(crate) fn session(&self) -> (Session, Updates) {
         let tokens = Tokens { access_token: "token".into(), expires_in_s: 600, refresh_token: "refresh".into() };
         let api = Api::new(&self.url).unwrap();
-        Session::start(Options { urls: vec![self.url.clone()], spread: false, api, tokens, device: None, presence: true })
+        Session::start(Options {
+            urls: vec![self.url.clone()],
+            spread: false,
+            api,
+            tokens,
+            device: None,
+            presence: true,
+        })
     }
 
     /// Waits for the next socket and its handshake.

@@ -59,7 +59,11 @@ async fn the_form_of_a_registration_is_checked(stack: &Stack) {
         json!({ "username": 5, "password": "long enough" }),
     ] {
         let refused = stack.api(0).call(Method::POST, "/v1/auth/register", Some(body.clone())).await;
-        assert_eq!(refused.as_ref().err().and_then(parlance_client::Error::code), Some(Code::BadRequest), "{body}: {refused:?}");
+        assert_eq!(
+            refused.as_ref().err().and_then(parlance_client::Error::code),
+            Some(Code::BadRequest),
+            "{body}: {refused:?}"
+        );
     }
     let unknown_fields = json!({ "username": good(), "password": "long enough", "shoe_size": 43 });
     stack.api(0).call(Method::POST, "/v1/auth/register", Some(unknown_fields)).await.unwrap();

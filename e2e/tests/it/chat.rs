@@ -60,7 +60,8 @@ async fn two_hundred_messages_arrive_everywhere_in_one_order(stack: &Stack) {
     let room = people[0].makes_a_group("ten", &others).await.id;
     let devices = join_all(people.iter().enumerate().map(|(n, person)| person.on(n))).await;
 
-    let sending = devices.iter().enumerate().map(|(n, device)| device.sends_all(room, (0..20).map(move |i| format!("{n}.{i}"))));
+    let sending =
+        devices.iter().enumerate().map(|(n, device)| device.sends_all(room, (0..20).map(move |i| format!("{n}.{i}"))));
     let sent: Vec<_> = join_all(sending).await.into_iter().flatten().collect();
     assert_eq!(sent.len(), 200);
 

@@ -55,8 +55,10 @@ async fn reading_is_told_to_both_sides(stack: &Stack) {
     })
     .await;
     phone.connection.read(room, 2).await.unwrap();
-    desk.sees("read", |event| matches!(event, Event::Receipt(e) if e.user == bob.id() && e.read_seq == Some(2)).then_some(()))
-        .await;
+    desk.sees("read", |event| {
+        matches!(event, Event::Receipt(e) if e.user == bob.id() && e.read_seq == Some(2)).then_some(())
+    })
+    .await;
     let own = sees_me(&tablet, room, |me| me.read_seq == 2).await;
     assert_eq!(own.unread, 1, "the badge of the other device");
     assert_eq!(own.rev, me(&bob, room).await.rev);
@@ -97,8 +99,11 @@ async fn own_settings_reach_the_other_device(stack: &Stack) {
     let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
     let room = alice.direct_with(&bob).await;
     let tablet = alice.on(1).await;
-    let settings =
-        parlance_client::api::OwnSettings { notify: Some("none".into()), favourite: Some(true), draft: Some("Dear Bob".into()) };
+    let settings = parlance_client::api::OwnSettings {
+        notify: Some("none".into()),
+        favourite: Some(true),
+        draft: Some("Dear Bob".into()),
+    };
 
     let answered = alice.api.patch_own(room, &settings).await.unwrap();
 

@@ -6,7 +6,13 @@ use parlance_client::{Code, Event};
 
 use super::is_refused;
 
-stories!(an_edit_reaches_everybody, only_the_sender_edits, who_deletes, what_is_deleted_is_gone, what_is_already_so_takes_no_rev);
+stories!(
+    an_edit_reaches_everybody,
+    only_the_sender_edits,
+    who_deletes,
+    what_is_deleted_is_gone,
+    what_is_already_so_takes_no_rev
+);
 
 /// Waits for a change of a message that is not its first appearance.
 async fn sees_change(device: &Device, seq: Seq, change: impl Fn(&Message) -> bool) -> Message {

@@ -31,7 +31,10 @@ async fn welcome_says_what_the_contract_says(stack: &Stack) {
     assert_eq!(welcome["session"], json!(alice.login.session));
     assert_eq!((&welcome["heartbeat_ms"], &welcome["max_frame"]), (&json!(25_000), &json!(65_536)));
     assert!(welcome["server_time"].is_i64() && welcome["connection"].is_string() && welcome["generation"].is_string());
-    assert_eq!((&welcome["next_cursor"], &welcome["changes"], &welcome["left"]), (&json!(null), &json!([]), &json!([])));
+    assert_eq!(
+        (&welcome["next_cursor"], &welcome["changes"], &welcome["left"]),
+        (&json!(null), &json!([]), &json!([]))
+    );
     let rooms = welcome["rooms"].as_array().unwrap();
     assert_eq!(rooms.len(), 1);
     assert_eq!((&rooms[0]["id"], &rooms[0]["peer"]["id"]), (&json!(room), &json!(bob.id())));

@@ -4,7 +4,12 @@ use e2e::Stack;
 use parlance_client::connection::Hello;
 use parlance_client::{Event, UserId};
 
-stories!(watching_tells_states_and_changes, a_silent_connection_is_not_online, strangers_are_left_out, invisible_looks_offline,);
+stories!(
+    watching_tells_states_and_changes,
+    a_silent_connection_is_not_online,
+    strangers_are_left_out,
+    invisible_looks_offline,
+);
 
 own_standalone_stories!([("PARLANCE_PRESENCE_GRACE_MS", "3000")]; offline_comes_once_and_only_after_the_grace);
 
@@ -21,7 +26,10 @@ async fn watching_tells_states_and_changes(stack: &Stack) {
     let desk = alice.on(0).await;
 
     let watched = desk.connection.watch(&[bob.id()], &[]).await.unwrap();
-    assert_eq!(watched.presence.iter().map(|p| (p.user, p.state.as_str())).collect::<Vec<_>>(), [(bob.id(), "offline")]);
+    assert_eq!(
+        watched.presence.iter().map(|p| (p.user, p.state.as_str())).collect::<Vec<_>>(),
+        [(bob.id(), "offline")]
+    );
 
     let bobs = bob.on(1).await;
     desk.sees("online", |event| (state(event, bob.id()) == Some("online")).then_some(())).await;
@@ -82,7 +90,11 @@ async fn offline_comes_once_and_only_after_the_grace(stack: &Stack) {
     let gone = std::time::Instant::now();
     drop(back);
     desk.knows("offline", |events| (offline(events) == 1).then_some(())).await;
-    assert!(gone.elapsed().as_millis() >= 1_500, "it came after {:?}: the reconnect must not have shown", gone.elapsed());
+    assert!(
+        gone.elapsed().as_millis() >= 1_500,
+        "it came after {:?}: the reconnect must not have shown",
+        gone.elapsed()
+    );
     let seen = desk.heard();
     let last = seen.iter().rev().find_map(|event| match event {
         Event::Presence(e) if e.user == bob.id() => e.last_seen,

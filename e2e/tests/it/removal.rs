@@ -28,7 +28,9 @@ async fn a_removed_member_hears_nothing_more(stack: &Stack) {
     }
     assert!(removed.elapsed() < AT_ONCE, "it took {:?}", removed.elapsed());
     carols
-        .sees("removed", |event| matches!(event, Event::Removed(e) if e.room == room && e.user == bob.id()).then_some(()))
+        .sees("removed", |event| {
+            matches!(event, Event::Removed(e) if e.room == room && e.user == bob.id()).then_some(())
+        })
         .await;
 
     desk.sends_all(room, (0..20).map(|n| format!("without bob {n}"))).await;

@@ -36,7 +36,9 @@ async fn a_direct_room_is_the_same_from_both_sides(stack: &Stack) {
     assert_eq!(hers.body.peer.as_ref().map(|peer| peer.id), Some(bob.id()));
     assert_eq!(his.body.peer.as_ref().map(|peer| peer.id), Some(alice.id()));
     for device in [&desk, &bobs] {
-        device.sees("joined", |event| matches!(event, Event::Joined(room) if room.id == hers.body.id).then_some(())).await;
+        device
+            .sees("joined", |event| matches!(event, Event::Joined(room) if room.id == hers.body.id).then_some(()))
+            .await;
     }
     is_refused(alice.api.direct(parlance_client::UserId(Uuid::now_v7())).await, Code::NotFound);
 }
@@ -115,7 +117,9 @@ async fn a_room_can_be_renamed(stack: &Stack) {
     assert_eq!((patched.name.as_deref(), patched.topic.as_deref()), (Some("new name"), Some("tea")));
     let seen = bobs
         .sees("room", |event| match event {
-            Event::Room(e) if e.info.id == room.id && e.info.name.as_deref() == Some("new name") => Some(e.info.clone()),
+            Event::Room(e) if e.info.id == room.id && e.info.name.as_deref() == Some("new name") => {
+                Some(e.info.clone())
+            }
             _ => None,
         })
         .await;
@@ -158,7 +162,9 @@ async fn direct_rooms_do_not_change(stack: &Stack) {
     let room = alice.direct_with(&bob).await;
     is_refused(alice.api.leave(room).await, Code::Unprocessable);
     is_refused(carol.api.leave(room).await, Code::NotFound);
-    for refused in [alice.api.put_member(room, carol.id(), None).await.map(drop), alice.api.remove_member(room, bob.id()).await] {
+    for refused in
+        [alice.api.put_member(room, carol.id(), None).await.map(drop), alice.api.remove_member(room, bob.id()).await]
+    {
         let code = refused.unwrap_err().code();
         // Permission is checked before the state, and members of a direct room are nobody's to manage.
         assert!(matches!(code, Some(Code::Unprocessable | Code::Forbidden)), "{code:?}");

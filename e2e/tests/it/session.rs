@@ -10,7 +10,9 @@ async fn text_in(updates: &mut Updates, room: RoomId) -> String {
     within("a message", async {
         loop {
             match updates.next().await.expect("it goes on") {
-                Update::Event(Event::Message(e)) if e.message.room == room && e.message.kind == "text" => return e.message.text,
+                Update::Event(Event::Message(e)) if e.message.room == room && e.message.kind == "text" => {
+                    return e.message.text;
+                }
                 Update::Ended(error) => panic!("{error}"),
                 _ => {}
             }

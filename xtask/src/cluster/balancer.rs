@@ -14,21 +14,12 @@ pub(super) struct Server {
 /// The configuration for clients on `listen_port` and these gateways.
 pub(super) fn configuration(listen_port: u16, servers: &[Server]) -> anyhow::Result<String> {
     let servers: Vec<_> = servers.iter().map(Server::line).collect();
-    fill(
-        TEMPLATE,
-        &[
-            ("listen", format!("127.0.0.1:{listen_port}")),
-            ("servers", servers.join("\n    ")),
-        ],
-    )
+    fill(TEMPLATE, &[("listen", format!("127.0.0.1:{listen_port}")), ("servers", servers.join("\n    "))])
 }
 
 impl Server {
     fn line(&self) -> String {
-        format!(
-            "server {} 127.0.0.1:{} check port {}",
-            self.label, self.port, self.admin_port
-        )
+        format!("server {} 127.0.0.1:{} check port {}", self.label, self.port, self.admin_port)
     }
 }
 
@@ -36,16 +27,10 @@ fn fill(template: &str, values: &[(&str, String)]) -> anyhow::Result<String> {
     let mut text = template.to_owned();
     for (name, value) in values {
         let placeholder = format!("{{{{{name}}}}}");
-        ensure!(
-            text.contains(&placeholder),
-            "the template lacks {placeholder}"
-        );
+        ensure!(text.contains(&placeholder), "the template lacks {placeholder}");
         text = text.replace(&placeholder, value);
     }
-    ensure!(
-        !text.contains("{{"),
-        "the template has a placeholder that nobody fills"
-    );
+    ensure!(!text.contains("{{"), "the template has a placeholder that nobody fills");
     Ok(text)
 }
 
@@ -55,12 +40,11 @@ mod tests {
 
     #[test]
     fn the_deployed_template_takes_the_port_and_every_gateway() -> anyhow::Result<()> {
-        let servers =
-            [(1, 15_001, 15_002), (2, 15_003, 15_004)].map(|(n, port, admin_port)| Server {
-                label: format!("gateway-{n}"),
-                port,
-                admin_port,
-            });
+        let servers = [(1, 15_001, 15_002), (2, 15_003, 15_004)].map(|(n, port, admin_port)| Server {
+            label: format!("gateway-{n}"),
+            port,
+            admin_port,
+        });
         let text = configuration(15_000, &servers)?;
         assert!(text.contains("\n    bind 127.0.0.1:15000\n"));
         assert!(text.contains("\n    server gateway-1 127.0.0.1:15001 check port 15002\n"));

@@ -13,13 +13,8 @@ pub(super) struct Database {
 impl Database {
     pub(super) async fn create(server: &str) -> anyhow::Result<Self> {
         let name = format!("parlance_{}", entropy::name()?);
-        client(server, &format!("create database {name}"))
-            .await
-            .context("cannot create the database")?;
-        Ok(Self {
-            server: server.to_owned(),
-            name,
-        })
+        client(server, &format!("create database {name}")).await.context("cannot create the database")?;
+        Ok(Self { server: server.to_owned(), name })
     }
 
     pub(super) fn url(&self) -> String {
@@ -42,9 +37,7 @@ fn on_database(url: &str, name: &str) -> String {
         None => (url, String::new()),
     };
     let host_at = address.find("://").map_or(0, |at| at + 3);
-    let host_end = address[host_at..]
-        .find('/')
-        .map_or(address.len(), |at| host_at + at);
+    let host_end = address[host_at..].find('/').map_or(address.len(), |at| host_at + at);
     format!("{}/{name}{options}", &address[..host_end])
 }
 
@@ -54,19 +47,10 @@ mod tests {
 
     #[test]
     fn only_the_database_changes() {
-        assert_eq!(
-            on_database("postgres://u:p@h:5/postgres", "x"),
-            "postgres://u:p@h:5/x"
-        );
+        assert_eq!(on_database("postgres://u:p@h:5/postgres", "x"), "postgres://u:p@h:5/x");
         assert_eq!(on_database("postgres://h", "x"), "postgres://h/x");
         assert_eq!(on_database("postgres://h/", "x"), "postgres://h/x");
-        assert_eq!(
-            on_database("postgres://h/a?sslmode=disable", "x"),
-            "postgres://h/x?sslmode=disable"
-        );
-        assert_eq!(
-            on_database("postgres://h?sslmode=disable", "x"),
-            "postgres://h/x?sslmode=disable"
-        );
+        assert_eq!(on_database("postgres://h/a?sslmode=disable", "x"), "postgres://h/x?sslmode=disable");
+        assert_eq!(on_database("postgres://h?sslmode=disable", "x"), "postgres://h/x?sslmode=disable");
     }
 }

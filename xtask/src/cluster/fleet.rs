@@ -38,11 +38,7 @@ struct Member {
 
 impl Fleet {
     pub(super) fn new(dir: PathBuf, programs: PathBuf) -> Self {
-        Self {
-            dir,
-            programs,
-            members: vec![],
-        }
+        Self { dir, programs, members: vec![] }
     }
 
     /// Starts all of these at once, then waits until each says that it is ready.
@@ -55,41 +51,27 @@ impl Fleet {
         }
         let deadline = Instant::now() + READY_PATIENCE;
         for (at, one) in planned.iter().enumerate() {
-            self.ready(first + at, deadline, async || {
-                probe::http(one.admin_port, "/readyz").await == Some(200)
-            })
-            .await?;
+            self.ready(first + at, deadline, async || probe::http(one.admin_port, "/readyz").await == Some(200))
+                .await?;
         }
         Ok(())
     }
 
     /// Starts HAProxy, ready when an answer comes through it from a gateway.
-    pub(super) async fn start_balancer(
-        &mut self,
-        program: &Path,
-        file: &Path,
-        port: u16,
-    ) -> anyhow::Result<()> {
+    pub(super) async fn start_balancer(&mut self, program: &Path, file: &Path, port: u16) -> anyhow::Result<()> {
         let mut command = launch::bound(program, "KILL");
         // In the foreground, as its pid is the one to stop.
         command.arg("-db").arg("-f").arg(file);
         self.launch("haproxy", "haproxy", &mut command)?;
         // HAProxy itself would answer with 503 that it has no gateway.
-        let answers = async || {
-            probe::http(port, "/v1/me")
-                .await
-                .is_some_and(|status| status < 500)
-        };
+        let answers = async || probe::http(port, "/v1/me").await.is_some_and(|status| status < 500);
         let deadline = Instant::now() + READY_PATIENCE;
         self.ready(self.members.len() - 1, deadline, answers).await
     }
 
     /// The pids of everything that runs this program.
     pub(super) fn pids(&self, program: &'static str) -> Vec<(&'static str, u32)> {
-        let members = self
-            .members
-            .iter()
-            .filter(|member| member.program == program);
+        let members = self.members.iter().filter(|member| member.program == program);
         members.map(|member| (program, member.pid)).collect()
     }
 
@@ -97,10 +79,7 @@ impl Fleet {
     pub(super) fn reap(&mut self) {
         for member in &mut self.members {
             if let Some(end) = member.ended() {
-                log::progress(format_args!(
-                    "{} ({}) has ended: {end}",
-                    member.label, member.pid
-                ));
+                log::progress(format_args!("{} ({}) has ended: {end}", member.label, member.pid));
             }
         }
     }
@@ -110,8 +89,7 @@ impl Fleet {
         let begun = Instant::now();
         // Once each: to a program a second signal may mean "at once".
         self.ask_to_end(|member| member.program == "gateway");
-        self.ended_by(begun + GATEWAYS_GRACE, |member| member.program == "gateway")
-            .await;
+        self.ended_by(begun + GATEWAYS_GRACE, |member| member.program == "gateway").await;
         self.ask_to_end(|member| member.program != "gateway");
         self.ended_by(begun + TOTAL_GRACE, |_| true).await;
         self.kill();
@@ -126,55 +104,25 @@ impl Fleet {
         }
     }
 
-    fn launch(
-        &mut self,
-        program: &'static str,
-        label: &str,
-        command: &mut Command,
-    ) -> anyhow::Result<()> {
+    fn launch(&mut self, program: &'static str, label: &str, command: &mut Command) -> anyhow::Result<()> {
         let log = self.dir.join(format!("{label}.log"));
         // What a program keeps in its working folder belongs to this cluster.
         command.current_dir(&self.dir);
         let child = launch::with_log(command, &log)?;
-        let pid = child
-            .id()
-            .with_context(|| format!("{label} ended at once"))?;
-        self.members.push(Member {
-            program,
-            label: label.to_owned(),
-            pid,
-            child: Some(child),
-            log,
-        });
+        let pid = child.id().with_context(|| format!("{label} ended at once"))?;
+        self.members.push(Member { program, label: label.to_owned(), pid, child: Some(child), log });
         Ok(())
     }
 
-    async fn ready(
-        &mut self,
-        at: usize,
-        deadline: Instant,
-        answers: impl AsyncFn() -> bool,
-    ) -> anyhow::Result<()> {
+    async fn ready(&mut self, at: usize, deadline: Instant, answers: impl AsyncFn() -> bool) -> anyhow::Result<()> {
         while !answers().await {
             // One that ended is reason enough to stop, whichever we wait for.
-            if let Some((member, end)) = self
-                .members
-                .iter_mut()
-                .find_map(|m| m.ended().map(|end| (&*m, end)))
-            {
-                bail!(
-                    "{} ended while the cluster started: {end}\n{}",
-                    member.label,
-                    log::tail(&member.log, LOG_LINES)
-                );
+            if let Some((member, end)) = self.members.iter_mut().find_map(|m| m.ended().map(|end| (&*m, end))) {
+                bail!("{} ended while the cluster started: {end}\n{}", member.label, log::tail(&member.log, LOG_LINES));
             }
             if Instant::now() >= deadline {
                 let member = &self.members[at];
-                bail!(
-                    "{} is not ready in time\n{}",
-                    member.label,
-                    log::tail(&member.log, LOG_LINES)
-                );
+                bail!("{} is not ready in time\n{}", member.label, log::tail(&member.log, LOG_LINES));
             }
             sleep(POLL).await;
         }
@@ -183,11 +131,7 @@ impl Fleet {
     }
 
     fn ask_to_end(&self, which: impl Fn(&Member) -> bool) {
-        for member in self
-            .members
-            .iter()
-            .filter(|member| which(member) && member.child.is_some())
-        {
+        for member in self.members.iter().filter(|member| which(member) && member.child.is_some()) {
             send(member.pid, Signal::TERM);
         }
     }
@@ -195,10 +139,7 @@ impl Fleet {
     async fn ended_by(&mut self, deadline: Instant, which: impl Fn(&Member) -> bool) {
         loop {
             self.reap();
-            let remain = self
-                .members
-                .iter()
-                .any(|member| which(member) && member.child.is_some());
+            let remain = self.members.iter().any(|member| which(member) && member.child.is_some());
             if !remain || Instant::now() >= deadline {
                 return;
             }

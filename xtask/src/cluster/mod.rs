@@ -86,22 +86,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(options: &Options) -> anyhow::Result<Self> {
-        let dir = absolute(
-            options
-                .dir
-                .clone()
-                .unwrap_or_else(|| workspace::target().join("cluster")),
-        )?;
+        let dir = absolute(options.dir.clone().unwrap_or_else(|| workspace::target().join("cluster")))?;
         let built = workspace::target().join(if options.release { "release" } else { "debug" });
         let programs = absolute(options.bin_dir.clone().unwrap_or(built))?;
         let fleet = Fleet::new(dir.clone(), programs);
-        Ok(Self {
-            dir,
-            fleet,
-            instances: None,
-            tether: None,
-            database: None,
-        })
+        Ok(Self { dir, fleet, instances: None, tether: None, database: None })
     }
 
     async fn start(&mut self, options: &Options) -> anyhow::Result<()> {
@@ -113,25 +102,13 @@ impl Cluster {
         let backends = self.start_backends().await?;
         signing_key::write(&self.dir.join("signing-key.pem"))?;
 
-        let plan = Plan::new(
-            options.gateways.into(),
-            options.chat.into(),
-            &self.dir,
-            &backends,
-        )?;
+        let plan = Plan::new(options.gateways.into(), options.chat.into(), &self.dir, &backends)?;
         let file = self.dir.join("haproxy.cfg");
-        fs::write(
-            &file,
-            balancer::configuration(plan.balancer_port, &plan.servers())?,
-        )?;
-        let haproxy = Package::HaProxy
-            .program()
-            .context("haproxy is not installed")?;
+        fs::write(&file, balancer::configuration(plan.balancer_port, &plan.servers())?)?;
+        let haproxy = Package::HaProxy.program().context("haproxy is not installed")?;
         self.fleet.start(&plan.services).await?;
         self.fleet.start(&plan.gateways).await?;
-        self.fleet
-            .start_balancer(&haproxy, &file, plan.balancer_port)
-            .await?;
+        self.fleet.start_balancer(&haproxy, &file, plan.balancer_port).await?;
 
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", self.ready_line(&plan, backends))?;
@@ -140,14 +117,9 @@ impl Cluster {
 
     /// The logs are this run's only.
     fn clean(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(&self.dir)
-            .with_context(|| format!("cannot create {}", self.dir.display()))?;
+        fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
         let folders = [self.dir.clone(), self.dir.join("services")];
-        for entry in folders
-            .iter()
-            .filter_map(|folder| fs::read_dir(folder).ok())
-            .flatten()
-        {
+        for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten() {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "log") {
                 fs::remove_file(path)?;
@@ -164,29 +136,15 @@ impl Cluster {
         self.tether = Some(Tether::tie(&dir, instances.run())?);
         instances.up(&Service::ALL).await?;
         let url = |service| instances.url(service).context("a service has no address");
-        let (postgres, redis, amqp) = (
-            url(Service::Postgres)?,
-            url(Service::Redis)?,
-            url(Service::Amqp)?,
-        );
+        let (postgres, redis, amqp) = (url(Service::Postgres)?, url(Service::Redis)?, url(Service::Amqp)?);
         // From here on tests may restart them: the folder must not stay locked.
         self.instances = None;
         let database = self.database.insert(Database::create(&postgres).await?);
-        Ok(Backends {
-            postgres: database.url(),
-            redis,
-            amqp,
-        })
+        Ok(Backends { postgres: database.url(), redis, amqp })
     }
 
     fn ready_line(&self, plan: &Plan, backends: Backends) -> ReadyLine {
-        let programs = [
-            "gateway",
-            "chat-service",
-            "presence-service",
-            "notify-service",
-            "haproxy",
-        ];
+        let programs = ["gateway", "chat-service", "presence-service", "notify-service", "haproxy"];
         ReadyLine {
             balancer: local(plan.balancer_port),
             gateways: plan.gateways.iter().map(Planned::url).collect(),
@@ -194,10 +152,7 @@ impl Cluster {
             postgres: backends.postgres,
             redis: backends.redis,
             amqp: backends.amqp,
-            pids: programs
-                .iter()
-                .flat_map(|program| self.fleet.pids(program))
-                .collect(),
+            pids: programs.iter().flat_map(|program| self.fleet.pids(program)).collect(),
         }
     }
 
@@ -233,18 +188,12 @@ impl Cluster {
 }
 
 async fn build(release: bool) -> anyhow::Result<()> {
-    let mut cargo =
-        workspace::cargo("build -p gateway -p chat-service -p presence-service -p notify-service");
+    let mut cargo = workspace::cargo("build -p gateway -p chat-service -p presence-service -p notify-service");
     if release {
         cargo.arg("--release");
     }
     // Stdout is for the ready line.
-    let status = cargo
-        .stdout(io::stderr())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .context("cannot start cargo")?;
+    let status = cargo.stdout(io::stderr()).kill_on_drop(true).status().await.context("cannot start cargo")?;
     ensure!(status.success(), "the binaries cannot be built");
     Ok(())
 }

@@ -33,29 +33,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(
-        gateways: usize,
-        chats: usize,
-        dir: &Path,
-        backends: &Backends,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(gateways: usize, chats: usize, dir: &Path, backends: &Backends) -> anyhow::Result<Self> {
         let mut ports = Ports::default();
         let balancer_port = ports.pick()?;
 
-        let presence = Planned::new(
-            "presence-service",
-            "presence-service".into(),
-            &mut ports,
-            backends,
-        )?
-        .on_grpc();
-        let notify = Planned::new(
-            "notify-service",
-            "notify-service".into(),
-            &mut ports,
-            backends,
-        )?
-        .on_grpc();
+        let presence = Planned::new("presence-service", "presence-service".into(), &mut ports, backends)?.on_grpc();
+        let notify = Planned::new("notify-service", "notify-service".into(), &mut ports, backends)?.on_grpc();
         let mut services = vec![];
         for number in 1..=chats {
             let label = format!("chat-service-{number}");
@@ -63,10 +46,7 @@ impl Plan {
                 .on_grpc()
                 .with("PARLANCE_DATABASE_URL", backends.postgres.clone())
                 .with("PARLANCE_PRESENCE_URL", presence.url())
-                .with(
-                    "PARLANCE_SIGNING_KEY_FILE",
-                    dir.join("signing-key.pem").display().to_string(),
-                );
+                .with("PARLANCE_SIGNING_KEY_FILE", dir.join("signing-key.pem").display().to_string());
             services.push(chat);
         }
         let chat_urls: Vec<_> = services.iter().map(Planned::url).collect();
@@ -83,11 +63,7 @@ impl Plan {
             members.push(gateway);
         }
         services.extend([presence, notify]);
-        Ok(Self {
-            services,
-            gateways: members,
-            balancer_port,
-        })
+        Ok(Self { services, gateways: members, balancer_port })
     }
 
     /// The gateways as the load balancer sees them.
@@ -102,24 +78,13 @@ impl Plan {
 }
 
 impl Planned {
-    fn new(
-        program: &'static str,
-        label: String,
-        ports: &mut Ports,
-        backends: &Backends,
-    ) -> anyhow::Result<Self> {
+    fn new(program: &'static str, label: String, ports: &mut Ports, backends: &Backends) -> anyhow::Result<Self> {
         let (port, admin_port) = (ports.pick()?, ports.pick()?);
-        let planned = Self {
-            program,
-            label,
-            port,
-            admin_port,
-            variables: vec![],
-        }
-        .with("PARLANCE_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"))
-        .with("PARLANCE_REDIS_URL", backends.redis.clone())
-        .with("PARLANCE_AMQP_URL", backends.amqp.clone())
-        .unless_set("PARLANCE_LOG_FORMAT", "json");
+        let planned = Self { program, label, port, admin_port, variables: vec![] }
+            .with("PARLANCE_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"))
+            .with("PARLANCE_REDIS_URL", backends.redis.clone())
+            .with("PARLANCE_AMQP_URL", backends.amqp.clone())
+            .unless_set("PARLANCE_LOG_FORMAT", "json");
         Ok(planned)
     }
 
@@ -147,11 +112,7 @@ impl Planned {
 
     /// The caller's own choice passes on by inheritance.
     fn unless_set(self, variable: &'static str, value: &str) -> Self {
-        if environment::variable(variable).is_some() {
-            self
-        } else {
-            self.with(variable, value.to_owned())
-        }
+        if environment::variable(variable).is_some() { self } else { self.with(variable, value.to_owned()) }
     }
 }
 
@@ -168,38 +129,22 @@ mod tests {
     use super::{Backends, Plan, Planned};
 
     fn plan() -> anyhow::Result<Plan> {
-        let backends = Backends {
-            postgres: "postgres://p".into(),
-            redis: "redis://r".into(),
-            amqp: "amqp://a".into(),
-        };
+        let backends = Backends { postgres: "postgres://p".into(), redis: "redis://r".into(), amqp: "amqp://a".into() };
         Plan::new(3, 2, Path::new("/d"), &backends)
     }
 
     fn variable<'a>(planned: &'a Planned, name: &str) -> Option<&'a str> {
-        planned
-            .variables
-            .iter()
-            .find(|(variable, _)| *variable == name)
-            .map(|(_, value)| value.as_str())
+        planned.variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.as_str())
     }
 
     #[test]
     fn a_gateway_knows_every_chat_service() -> anyhow::Result<()> {
         let plan = plan()?;
-        let chats: Vec<_> = plan
-            .services
-            .iter()
-            .filter(|it| it.program == "chat-service")
-            .map(Planned::url)
-            .collect();
+        let chats: Vec<_> = plan.services.iter().filter(|it| it.program == "chat-service").map(Planned::url).collect();
         assert_eq!(chats.len(), 2);
         assert_eq!(plan.gateways.len(), 3);
         for gateway in &plan.gateways {
-            assert_eq!(
-                variable(gateway, "PARLANCE_CHAT_URL"),
-                Some(chats.join(",").as_str())
-            );
+            assert_eq!(variable(gateway, "PARLANCE_CHAT_URL"), Some(chats.join(",").as_str()));
         }
         Ok(())
     }
@@ -210,10 +155,7 @@ mod tests {
         for planned in plan.services.iter().chain(&plan.gateways) {
             let chat = planned.program == "chat-service";
             assert_eq!(variable(planned, "PARLANCE_DATABASE_URL").is_some(), chat);
-            assert_eq!(
-                variable(planned, "PARLANCE_SIGNING_KEY_FILE").is_some(),
-                chat
-            );
+            assert_eq!(variable(planned, "PARLANCE_SIGNING_KEY_FILE").is_some(), chat);
             assert_eq!(variable(planned, "PARLANCE_AMQP_URL"), Some("amqp://a"));
         }
         Ok(())
@@ -223,10 +165,7 @@ mod tests {
     fn no_two_listen_on_the_same_port() -> anyhow::Result<()> {
         let plan = plan()?;
         let all = plan.services.iter().chain(&plan.gateways);
-        let ports: Vec<_> = all
-            .flat_map(|it| [it.port, it.admin_port])
-            .chain([plan.balancer_port])
-            .collect();
+        let ports: Vec<_> = all.flat_map(|it| [it.port, it.admin_port]).chain([plan.balancer_port]).collect();
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
         Ok(())
     }

@@ -17,11 +17,7 @@ pub(super) struct ReadyLine {
 
 impl fmt::Display for ReadyLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pids: Vec<_> = self
-            .pids
-            .iter()
-            .map(|(program, pid)| format!("{program}:{pid}"))
-            .collect();
+        let pids: Vec<_> = self.pids.iter().map(|(program, pid)| format!("{program}:{pid}")).collect();
         write!(
             f,
             "ready lb={} gateways={} admin={} postgres={} redis={} amqp={} pids={}",

@@ -27,27 +27,13 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 async fn gate(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
-    steps
-        .command("format", &mut cargo("fmt --all -- --check"))
-        .await?;
-    steps
-        .command(
-            "clippy",
-            &mut cargo("clippy --workspace --all-targets -- -D warnings"),
-        )
-        .await?;
+    steps.command("format", &mut cargo("fmt --all -- --check")).await?;
+    steps.command("clippy", &mut cargo("clippy --workspace --all-targets -- -D warnings")).await?;
     let mut doc = cargo("doc --workspace --no-deps --document-private-items");
-    steps
-        .command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))
-        .await?;
+    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings")).await?;
     on_services(steps).await?;
     // By the same selection as the tests, so that the dependencies are not compiled once more.
-    steps
-        .command(
-            "build of the binaries",
-            &mut cargo("build --workspace --exclude e2e --bins"),
-        )
-        .await?;
+    steps.command("build of the binaries", &mut cargo("build --workspace --exclude e2e --bins")).await?;
     on_cluster(steps, xtask).await
 }
 
@@ -60,12 +46,7 @@ async fn on_services(steps: &mut Steps) -> anyhow::Result<()> {
 }
 
 async fn on_services_in(dir: &Path, steps: &mut Steps) -> anyhow::Result<()> {
-    let wanted = [
-        Package::Postgres,
-        Package::Redis,
-        Package::RabbitMq,
-        Package::HaProxy,
-    ];
+    let wanted = [Package::Postgres, Package::Redis, Package::RabbitMq, Package::HaProxy];
     let up = async {
         // All at once, as the lists of packages take longer than the packages.
         packages::ensure_installed(&wanted).await?;
@@ -73,17 +54,11 @@ async fn on_services_in(dir: &Path, steps: &mut Steps) -> anyhow::Result<()> {
         let mut instances = Instances::open(dir).await?;
         let tether = Tether::tie(dir, instances.run())?;
         instances.up(&Service::ALL).await?;
-        anyhow::Ok((
-            Service::ALL.map(|service| (service.variable(), instances.url(service))),
-            tether,
-        ))
+        anyhow::Ok((Service::ALL.map(|service| (service.variable(), instances.url(service))), tether))
     };
     let (urls, _tether) = steps.work("services", up).await?;
     let mut test = cargo("test --workspace --exclude e2e");
-    test.envs([REQUIRED]).envs(
-        urls.into_iter()
-            .filter_map(|(variable, url)| Some((variable, url?))),
-    );
+    test.envs([REQUIRED]).envs(urls.into_iter().filter_map(|(variable, url)| Some((variable, url?))));
     steps.command("tests", &mut test).await
 }
 
@@ -101,7 +76,6 @@ async fn on_cluster(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
 async fn stories(cluster: &mut Cluster, steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
     steps.work("cluster", cluster.ready()).await?;
     let mut test: Command = cargo("test -p e2e");
-    test.envs([REQUIRED, ("PARLANCE_TEST_CLUSTER", &cluster.line)])
-        .env("PARLANCE_TEST_XTASK", xtask);
+    test.envs([REQUIRED, ("PARLANCE_TEST_CLUSTER", &cluster.line)]).env("PARLANCE_TEST_XTASK", xtask);
     steps.command("stories", &mut test).await
 }

@@ -26,19 +26,11 @@ pub(super) struct Steps {
 
 impl Steps {
     pub(super) fn begin() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: Interrupt::listen()?,
-            begun: Instant::now(),
-            timings: vec![],
-        })
+        Ok(Self { interrupt: Interrupt::listen()?, begun: Instant::now(), timings: vec![] })
     }
 
     /// Runs a command as a step, its output going to ours untouched.
-    pub(super) async fn command(
-        &mut self,
-        name: &'static str,
-        command: &mut Command,
-    ) -> anyhow::Result<()> {
+    pub(super) async fn command(&mut self, name: &'static str, command: &mut Command) -> anyhow::Result<()> {
         say(format_args!("==> {name}"))?;
         let begun = Instant::now();
         let result = to_its_end(command, &mut self.interrupt).await;
@@ -66,25 +58,14 @@ impl Steps {
         for (name, duration) in &self.timings {
             say(format_args!("{:>8.1} s  {name}", duration.as_secs_f64()))?;
         }
-        say(format_args!(
-            "{:>8.1} s  in all",
-            self.begun.elapsed().as_secs_f64()
-        ))
+        say(format_args!("{:>8.1} s  in all", self.begun.elapsed().as_secs_f64()))
     }
 
-    fn finish<T>(
-        &mut self,
-        name: &'static str,
-        begun: Instant,
-        result: anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
+    fn finish<T>(&mut self, name: &'static str, begun: Instant, result: anyhow::Result<T>) -> anyhow::Result<T> {
         let duration = begun.elapsed();
         self.timings.push((name, duration));
         let verdict = if result.is_ok() { "passed" } else { "FAILED" };
-        say(format_args!(
-            "<== {name}: {verdict} in {:.1} s",
-            duration.as_secs_f64()
-        ))?;
+        say(format_args!("<== {name}: {verdict} in {:.1} s", duration.as_secs_f64()))?;
         result.context(name)
     }
 }
@@ -96,11 +77,7 @@ pub(super) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
 
 async fn to_its_end(command: &mut Command, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     // A group of its own, so that one signal ends cargo, its compilers and the tests.
-    let mut child = command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context("cannot start it")?;
+    let mut child = command.stdin(Stdio::null()).process_group(0).spawn().context("cannot start it")?;
     tokio::select! {
         status = child.wait() => {
             let status = status?;

@@ -21,9 +21,7 @@ pub(super) const EPMD: &str = "epmd";
 const EPMD_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::Result<Process> {
-    let program = Package::RabbitMq
-        .program()
-        .context("rabbitmq-server is not installed")?;
+    let program = Package::RabbitMq.program().context("rabbitmq-server is not installed")?;
     let folder = dir.join(FOLDER);
     fs::create_dir_all(&folder)?;
     let port = state.port("amqp")?;
@@ -43,20 +41,11 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
         .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
         .env("RABBITMQ_LOG_BASE", folder.join("log"))
         .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
-        .env(
-            "RABBITMQ_ENABLED_PLUGINS_FILE",
-            folder.join("enabled_plugins"),
-        )
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
         // Named, though they do not exist, so that the machine's own in /etc are not read.
-        .env(
-            "RABBITMQ_ADVANCED_CONFIG_FILE",
-            folder.join("advanced.config"),
-        )
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
         .env("RABBITMQ_CONF_ENV_FILE", folder.join("rabbitmq-env.conf"))
-        .env(
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
-        )
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}")
         // By this the script replaces itself by the server, whose pid is then the one we know.
         .env("RUNNING_UNDER_SYSTEMD", "true")
         .env_remove("NOTIFY_SOCKET")

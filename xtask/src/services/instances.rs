@@ -34,11 +34,7 @@ impl Instances {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let lock = lock(&dir.join("lock")).await?;
         let state = State::load(dir.join("state"))?;
-        Ok(Self {
-            dir,
-            state,
-            _lock: lock,
-        })
+        Ok(Self { dir, state, _lock: lock })
     }
 
     /// The name of the run that these instances belong to; new after each erasure.
@@ -56,11 +52,7 @@ impl Instances {
         let mut missing = Vec::new();
         for service in wanted {
             if service.replacement().is_some() {
-                log::progress(format_args!(
-                    "{} is given by {}",
-                    service.name(),
-                    service.variable()
-                ));
+                log::progress(format_args!("{} is given by {}", service.name(), service.variable()));
             } else if self.state.process(service.name()).is_some() {
                 log::progress(format_args!("{} is already up", service.name()));
             } else {
@@ -72,9 +64,7 @@ impl Instances {
         // RabbitMQ boots the longest: the others start in its shadow.
         missing.sort_by_key(|service| *service != Service::Amqp);
         for service in &missing {
-            self.start(*service)
-                .await
-                .with_context(|| format!("cannot start {}", service.name()))?;
+            self.start(*service).await.with_context(|| format!("cannot start {}", service.name()))?;
         }
         for service in missing {
             self.ready(service).await?;
@@ -85,8 +75,7 @@ impl Instances {
 
     /// Stops what of the wanted was started here, each in its orderly way, within seconds.
     pub(crate) async fn down(&mut self, wanted: &[Service]) -> anyhow::Result<()> {
-        let running =
-            |service: &Service| Some((self.state.process(service.name())?, service.stop_signal()));
+        let running = |service: &Service| Some((self.state.process(service.name())?, service.stop_signal()));
         let running: Vec<_> = wanted.iter().filter_map(running).collect();
         stop_all(&running, STOP_GRACE).await;
         for service in wanted {
@@ -94,10 +83,7 @@ impl Instances {
         }
         // Last, as RabbitMQ signs off there.
         if wanted.contains(&Service::Amqp) {
-            let epmd = self
-                .state
-                .process(amqp::EPMD)
-                .map(|process| (process, Signal::TERM));
+            let epmd = self.state.process(amqp::EPMD).map(|process| (process, Signal::TERM));
             stop_all(epmd.as_slice(), STOP_GRACE).await;
             self.state.forget_process(amqp::EPMD)?;
         }
@@ -106,16 +92,9 @@ impl Instances {
 
     /// Deletes the data and forgets the ports of instances that are down; the logs stay.
     pub(crate) fn erase(&mut self) -> anyhow::Result<()> {
-        for folder in [
-            Some(self.dir.join(amqp::FOLDER)),
-            self.state.folder(postgres::FOLDER),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for folder in [Some(self.dir.join(amqp::FOLDER)), self.state.folder(postgres::FOLDER)].into_iter().flatten() {
             if folder.exists() {
-                fs::remove_dir_all(&folder)
-                    .with_context(|| format!("cannot delete {}", folder.display()))?;
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))?;
             }
         }
         let state = self.dir.join("state");
@@ -143,12 +122,7 @@ impl Instances {
         let outcome = probe::until(Instant::now() + START_PATIENCE, service.name(), settled).await;
         let tail = || log::tail(&self.log(service), LOG_LINES);
         outcome.with_context(tail)?;
-        ensure!(
-            alive(),
-            "{} ended while it started\n{}",
-            service.name(),
-            tail()
-        );
+        ensure!(alive(), "{} ended while it started\n{}", service.name(), tail());
         Ok(())
     }
 
@@ -163,9 +137,7 @@ async fn lock(path: &Path) -> anyhow::Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                sleep(Duration::from_millis(50)).await
-            }
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
             Err(TryLockError::WouldBlock) => {
                 bail!("another command keeps {} locked", path.display())
             }

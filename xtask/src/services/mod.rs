@@ -54,14 +54,11 @@ pub(crate) struct Selection {
 
 impl Selection {
     fn services(&self) -> Vec<Service> {
-        self.service
-            .map_or_else(|| Service::ALL.to_vec(), |service| vec![service])
+        self.service.map_or_else(|| Service::ALL.to_vec(), |service| vec![service])
     }
 
     fn dir(&self) -> PathBuf {
-        self.dir
-            .clone()
-            .unwrap_or_else(|| workspace::target().join("services"))
+        self.dir.clone().unwrap_or_else(|| workspace::target().join("services"))
     }
 }
 
@@ -72,27 +69,13 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             instances.up(&selection.services()).await?;
             print_variables(&instances)
         }
-        Command::Down {
-            selection,
-            erase,
-            tethered: Some(run),
-        } => end_with_owner(&selection, erase, &run).await,
-        Command::Down {
-            selection,
-            erase,
-            tethered: None,
-        } => down(&selection.dir(), &selection.services(), erase).await,
+        Command::Down { selection, erase, tethered: Some(run) } => end_with_owner(&selection, erase, &run).await,
+        Command::Down { selection, erase, tethered: None } => {
+            down(&selection.dir(), &selection.services(), erase).await
+        }
         Command::Restart(selection) => {
-            if let Some(service) = selection
-                .services()
-                .into_iter()
-                .find(|s| s.replacement().is_some())
-            {
-                bail!(
-                    "{} is set: that {} is not ours to restart",
-                    service.variable(),
-                    service.name()
-                );
+            if let Some(service) = selection.services().into_iter().find(|s| s.replacement().is_some()) {
+                bail!("{} is set: that {} is not ours to restart", service.variable(), service.name());
             }
             let mut instances = Instances::open(&selection.dir()).await?;
             instances.down(&selection.services()).await?;

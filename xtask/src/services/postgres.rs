@@ -32,13 +32,8 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
     // The socket lies in the data folder by a relative name, as an absolute one may be too long for a socket.
     // What is measured and broken on this instance should mean something: fsync stays on.
     let port = format!("port={port}");
-    for setting in [
-        &port,
-        "listen_addresses=127.0.0.1",
-        "unix_socket_directories=.",
-        "max_connections=200",
-        "fsync=on",
-    ] {
+    for setting in [&port, "listen_addresses=127.0.0.1", "unix_socket_directories=.", "max_connections=200", "fsync=on"]
+    {
         command.args(["-c", setting]);
     }
     launch::detached(&mut command, log)
@@ -50,15 +45,7 @@ pub(super) async fn answers(port: u16) -> bool {
         return false;
     };
     let mut command = Command::new(pg_isready);
-    command.args([
-        "-q",
-        "-U",
-        "postgres",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port.to_string(),
-    ]);
+    command.args(["-q", "-U", "postgres", "-h", "127.0.0.1", "-p", &port.to_string()]);
     launch::output(&mut command).await.is_ok()
 }
 
@@ -66,13 +53,7 @@ pub(super) async fn answers(port: u16) -> bool {
 pub(crate) async fn client(url: &str, statement: &str) -> anyhow::Result<String> {
     let mut command = Command::new(program("psql")?);
     // No settings of the user at the desk, no questions.
-    command.args([
-        "--no-psqlrc",
-        "--no-password",
-        "--quiet",
-        "--tuples-only",
-        "--no-align",
-    ]);
+    command.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
     command.args(["--set", "ON_ERROR_STOP=1", "--command", statement, url]);
     launch::output(&mut command).await
 }
@@ -85,12 +66,7 @@ async fn predecessor_removed(data: &Path) {
         return;
     };
     let removed = async || !Path::new("/proc").join(pid).exists();
-    let _ = probe::until(
-        Instant::now() + REMOVAL_PATIENCE,
-        "the crashed server's pid",
-        removed,
-    )
-    .await;
+    let _ = probe::until(Instant::now() + REMOVAL_PATIENCE, "the crashed server's pid", removed).await;
 }
 
 async fn init(folder: &Path, data: &Path) -> anyhow::Result<()> {
@@ -101,16 +77,7 @@ async fn init(folder: &Path, data: &Path) -> anyhow::Result<()> {
     }
     let mut command = as_user(&program("initdb")?);
     command
-        .args([
-            "--username",
-            "postgres",
-            "--auth",
-            "trust",
-            "--encoding",
-            "UTF8",
-            "--locale",
-            "C.UTF-8",
-        ])
+        .args(["--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"])
         .args(["--no-sync", "--pgdata"])
         .arg(&fresh)
         .current_dir(folder);
@@ -148,9 +115,7 @@ async fn give(folder: &Path) -> anyhow::Result<()> {
 }
 
 async fn reachable(folder: &Path) -> bool {
-    launch::output(as_user(Path::new("test")).arg("-w").arg(folder))
-        .await
-        .is_ok()
+    launch::output(as_user(Path::new("test")).arg("-w").arg(folder)).await.is_ok()
 }
 
 fn as_user(program: &Path) -> Command {
@@ -158,9 +123,7 @@ fn as_user(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", USER, "--regid", USER, "--init-groups"])
-        .arg(program);
+    command.args(["--reuid", USER, "--regid", USER, "--init-groups"]).arg(program);
     command
 }
 

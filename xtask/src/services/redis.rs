@@ -12,9 +12,7 @@ use crate::process::Process;
 use super::state::State;
 
 pub(super) fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::Result<Process> {
-    let program = Package::Redis
-        .program()
-        .context("redis-server is not installed")?;
+    let program = Package::Redis.program().context("redis-server is not installed")?;
     let port = state.port("redis")?.to_string();
     let mut command = Command::new(program);
     command

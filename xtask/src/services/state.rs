@@ -32,23 +32,15 @@ struct Facts {
 impl State {
     pub(super) fn load(path: PathBuf) -> anyhow::Result<Self> {
         let facts = match fs::read_to_string(&path) {
-            Ok(text) => Facts::parse(&text)
-                .with_context(|| format!("cannot understand {}", path.display()))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => Facts {
-                run: entropy::name()?,
-                ..Facts::default()
-            },
+            Ok(text) => Facts::parse(&text).with_context(|| format!("cannot understand {}", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Facts { run: entropy::name()?, ..Facts::default() },
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
         let mut picker = Ports::default();
         facts.ports.values().for_each(|port| picker.reserve(*port));
-        Ok(Self {
-            path,
-            facts,
-            picker,
-        })
+        Ok(Self { path, facts, picker })
     }
 
     pub(super) fn run(&self) -> &str {
@@ -77,11 +69,7 @@ impl State {
 
     /// The process under this name, if it still runs.
     pub(super) fn process(&self, name: &str) -> Option<Process> {
-        self.facts
-            .processes
-            .get(name)
-            .copied()
-            .filter(|process| process.is_alive())
+        self.facts.processes.get(name).copied().filter(|process| process.is_alive())
     }
 
     /// Written at once: what was started must be found again even if we are killed next.
@@ -105,16 +93,11 @@ impl State {
     /// Where the service answers, if it was started by us and still runs.
     pub(super) fn url(&self, service: Service) -> Option<String> {
         self.process(service.name())?;
-        self.facts
-            .ports
-            .get(service.name())
-            .map(|port| service.url(*port))
+        self.facts.ports.get(service.name()).map(|port| service.url(*port))
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let urls = Service::ALL
-            .into_iter()
-            .filter_map(|s| Some(format!("# {} {}\n", s.variable(), self.url(s)?)));
+        let urls = Service::ALL.into_iter().filter_map(|s| Some(format!("# {} {}\n", s.variable(), self.url(s)?)));
         let text = self.facts.format() + &urls.collect::<String>();
         // Renamed into place, so that a kill in between leaves the old facts and not half of the new.
         let fresh = self.path.with_extension("new");
@@ -127,35 +110,18 @@ impl State {
 impl Facts {
     fn format(&self) -> String {
         let mut lines = vec![format!("run {}", self.run)];
-        lines.extend(
-            self.ports
-                .iter()
-                .map(|(name, port)| format!("port {name} {port}")),
-        );
-        lines.extend(
-            self.processes
-                .iter()
-                .map(|(name, it)| format!("process {name} {} {}", it.pid, it.born)),
-        );
-        lines.extend(
-            self.folders
-                .iter()
-                .map(|(name, folder)| format!("folder {name} {}", folder.display())),
-        );
+        lines.extend(self.ports.iter().map(|(name, port)| format!("port {name} {port}")));
+        lines.extend(self.processes.iter().map(|(name, it)| format!("process {name} {} {}", it.pid, it.born)));
+        lines.extend(self.folders.iter().map(|(name, folder)| format!("folder {name} {}", folder.display())));
         lines.join("\n") + "\n"
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut facts = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
-            facts
-                .learn(line)
-                .with_context(|| format!("in the line \"{line}\""))?;
+            facts.learn(line).with_context(|| format!("in the line \"{line}\""))?;
         }
-        ensure!(
-            !facts.run.is_empty(),
-            "the line that begins with \"run\" is missing"
-        );
+        ensure!(!facts.run.is_empty(), "the line that begins with \"run\" is missing");
         Ok(facts)
     }
 
@@ -169,10 +135,7 @@ impl Facts {
             "folder" => drop(self.folders.insert(name.to_owned(), word()?.into())),
             "process" => {
                 let (pid, born) = word()?.split_once(' ').context("a word is missing")?;
-                let process = Process {
-                    pid: pid.parse()?,
-                    born: born.parse()?,
-                };
+                let process = Process { pid: pid.parse()?, born: born.parse()? };
                 self.processes.insert(name.to_owned(), process);
             }
             // A later version may know more.
@@ -189,17 +152,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() -> anyhow::Result<()> {
-        let mut facts = Facts {
-            run: "0123".into(),
-            ..Facts::default()
-        };
+        let mut facts = Facts { run: "0123".into(), ..Facts::default() };
         facts.ports.insert("redis".into(), 15_001);
-        facts
-            .processes
-            .insert("redis".into(), Process { pid: 7, born: 99 });
-        facts
-            .folders
-            .insert("postgres".into(), "/tmp/with a space".into());
+        facts.processes.insert("redis".into(), Process { pid: 7, born: 99 });
+        facts.folders.insert("postgres".into(), "/tmp/with a space".into());
         assert_eq!(Facts::parse(&facts.format())?, facts);
         Ok(())
     }

@@ -41,7 +41,8 @@ async fn a_send_through_it_is_stored_once(cluster: &OwnCluster) {
     let (alices, bobs) = (Witness::of(&alice, &[0, 1]).await, Witness::of(&bob, &[1]).await);
 
     let sends = (0..200).map(|n| alices.session.send(room, Draft::text(n.to_string())));
-    let (sent, ()) = futures_util::future::join(futures_util::future::join_all(sends), cluster.kills("gateway", 0)).await;
+    let (sent, ()) =
+        futures_util::future::join(futures_util::future::join_all(sends), cluster.kills("gateway", 0)).await;
 
     let sent: Vec<_> = sent.into_iter().map(|answer| (room, answer.unwrap().seq)).collect();
     bobs.has_all(&sent).await;
@@ -60,7 +61,10 @@ async fn only_who_stays_away_is_reported_offline_and_once(cluster: &OwnCluster) 
     let _gones = gone.on(0).await;
     desk.connection.watch(&[bob.id(), gone.id()], &[]).await.unwrap();
     let offline = |events: &[Event], user: UserId| {
-        events.iter().filter(|event| matches!(event, Event::Presence(e) if e.user == user && e.state == "offline")).count()
+        events
+            .iter()
+            .filter(|event| matches!(event, Event::Presence(e) if e.user == user && e.state == "offline"))
+            .count()
     };
 
     cluster.kills("gateway", 0).await;

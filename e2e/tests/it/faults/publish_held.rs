@@ -37,6 +37,7 @@ async fn every_acknowledged_message_arrives_once(cluster: &OwnCluster) {
     alices.has_all(&sent).await;
     // What is left of the cluster works on for every room.
     let more = rooms.iter().map(|room| alices.session.send(*room, Draft::text("after")));
-    let more: Vec<_> = join_all(more).await.into_iter().map(|answer| answer.unwrap()).map(|sent| (sent.room, sent.seq)).collect();
+    let more: Vec<_> =
+        join_all(more).await.into_iter().map(|answer| answer.unwrap()).map(|sent| (sent.room, sent.seq)).collect();
     bobs.has_all(&more).await;
 }

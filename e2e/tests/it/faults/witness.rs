@@ -63,7 +63,12 @@ impl Witness {
         if tokio::time::timeout(REPAIRED, looking).await.is_err() {
             let seen = self.seen.lock().unwrap();
             let missing: Vec<_> = sent.iter().filter(|place| !seen.shown.contains_key(place)).collect();
-            panic!("after {REPAIRED:?} {} of {} were missing, the first: {:?}", missing.len(), sent.len(), missing.first());
+            panic!(
+                "after {REPAIRED:?} {} of {} were missing, the first: {:?}",
+                missing.len(),
+                sent.len(),
+                missing.first()
+            );
         }
         self.has_none_twice();
     }

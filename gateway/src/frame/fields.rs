@@ -1,0 +1,294 @@
+//! Reads the fields of a JSON object or of a query, one by one, so that each refusal begins with the field's name.
+//! Fields that nobody asks for are ignored. An optional field that is null counts as absent.
+
+use std::{collections::HashSet, ops::RangeInclusive};
+
+use serde_json::{Map, Value};
+use service_kit::{fault::Fault, id::UserId};
+use uuid::Uuid;
+
+/// Most characters of a name from the client that a refusal repeats.
+const ECHOED: usize = 64;
+/// Length of a UUID as the contract writes it: hyphenated.
+const UUID_LEN: usize = uuid::fmt::Hyphenated::LENGTH;
+/// Whatever fits: for texts whose length the contract does not state. The body's own bound holds.
+pub const ANY_LENGTH: RangeInclusive<usize> = 0..=usize::MAX;
+
+/// The fields of one object.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    /// Put before each name in refusals: `settings.`.
+    path: &'a str,
+    /// From a query string: numbers and flags are written as text.
+    query: bool,
+}
+
+/// `bad_request`, naming the field.
+pub fn refuse(field: &str, problem: impl std::fmt::Display) -> Fault {
+    let field: String = field.chars().take(ECHOED).collect();
+    Fault::bad_request(format!("{field}: {problem}"))
+}
+
+/// Reads a UUID as the contract writes it, and no other form.
+#[must_use]
+pub fn read_uuid(text: &str) -> Option<Uuid> {
+    (text.len() == UUID_LEN).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+/// Whether U+0000 is anywhere in a JSON value, its keys included.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of a JSON object.
+    #[must_use]
+    pub fn of(map: &'a Map<String, Value>) -> Self {
+        Self { map, path: "", query: false }
+    }
+
+    /// The parameters of a query, all of them texts.
+    #[must_use]
+    pub fn of_query(map: &'a Map<String, Value>) -> Self {
+        Self { map, path: "", query: true }
+    }
+
+    fn refuse(&self, name: &str, problem: impl std::fmt::Display) -> Fault {
+        refuse(&format!("{}{name}", self.path), problem)
+    }
+
+    fn found(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, Fault> {
+        value.ok_or_else(|| self.refuse(name, "is missing"))
+    }
+
+    /// Whether the field is there and null: in a PATCH, what asks for its removal.
+    #[must_use]
+    pub fn is_null(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
+    }
+
+    /// Whether the field is there and not null, whatever it holds.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.found(name).is_some()
+    }
+
+    /// An object inside this one. `path` is its name with a dot, for refusals.
+    ///
+    /// # Errors
+    /// `bad_request` when it is something else.
+    pub fn opt_object(&self, name: &str, path: &'a str) -> Result<Option<Self>, Fault> {
+        match self.found(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self { map, path, query: false })),
+            Some(_) => Err(self.refuse(name, "must be an object")),
+        }
+    }
+
+    /// An object as it is.
+    ///
+    /// # Errors
+    /// `bad_request` when it is something else, or holds U+0000.
+    pub fn opt_map(&self, name: &str) -> Result<Option<&'a Map<String, Value>>, Fault> {
+        match self.found(name) {
+            None => Ok(None),
+            Some(value) if holds_nul(value) => Err(self.refuse(name, "must not hold U+0000")),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(_) => Err(self.refuse(name, "must be an object")),
+        }
+    }
+
+    /// A text of so many characters.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing, no text, too short or long, or holds U+0000.
+    pub fn text(&self, name: &str, length: RangeInclusive<usize>) -> Result<String, Fault> {
+        let value = self.opt_text(name, length)?;
+        self.required(name, value)
+    }
+
+    /// A text of so many characters, or nothing.
+    ///
+    /// # Errors
+    /// As [`Fields::text`], when it is there.
+    pub fn opt_text(&self, name: &str, length: RangeInclusive<usize>) -> Result<Option<String>, Fault> {
+        let text = match self.found(name) {
+            None => return Ok(None),
+            Some(Value::String(text)) => text,
+            Some(_) => return Err(self.refuse(name, "must be a text")),
+        };
+        if text.contains('\0') {
+            return Err(self.refuse(name, "must not hold U+0000"));
+        }
+        if length != ANY_LENGTH && !length.contains(&text.chars().count()) {
+            let (least, most) = (length.start(), length.end());
+            return Err(self.refuse(name, format_args!("must have {least} to {most} characters")));
+        }
+        Ok(Some(text.clone()))
+    }
+
+    /// A UUID.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing or not one.
+    pub fn uuid(&self, name: &str) -> Result<Uuid, Fault> {
+        let value = self.opt_uuid(name)?;
+        self.required(name, value)
+    }
+
+    /// A UUID, or nothing.
+    ///
+    /// # Errors
+    /// `bad_request` when it is not one.
+    pub fn opt_uuid(&self, name: &str) -> Result<Option<Uuid>, Fault> {
+        let Some(value) = self.found(name) else { return Ok(None) };
+        let id = value.as_str().and_then(read_uuid);
+        id.map(Some).ok_or_else(|| self.refuse(name, "must be a UUID"))
+    }
+
+    /// A list of at most so many UUIDs, each once, in the order given; absent is empty.
+    ///
+    /// # Errors
+    /// `bad_request` when it is no list, too long, or something in it is no UUID.
+    pub fn uuids(&self, name: &str, most: usize) -> Result<Vec<Uuid>, Fault> {
+        let items: Vec<&Value> = match self.found(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items.iter().collect(),
+            Some(_) => return Err(self.refuse(name, "must be a list of UUIDs")),
+        };
+        if items.len() > most {
+            return Err(self.refuse(name, format_args!("must hold at most {most}")));
+        }
+        let mut seen = HashSet::with_capacity(items.len());
+        let mut ids = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let id = item.as_str().and_then(read_uuid);
+            let id = id.ok_or_else(|| self.refuse(name, format_args!("item {index} is not a UUID")))?;
+            if seen.insert(id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// How many users, or `all`, are mentioned.
+    ///
+    /// # Errors
+    /// `bad_request` when it is no list, too long, or something in it is neither.
+    pub fn count_mentions(&self, name: &str, most: usize) -> Result<usize, Fault> {
+        let items = match self.found(name) {
+            None => return Ok(0),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(self.refuse(name, "must be a list of users")),
+        };
+        if items.len() > most {
+            return Err(self.refuse(name, format_args!("must hold at most {most}")));
+        }
+        let good = |item: &Value| item.as_str().is_some_and(|text| text == "all" || read_uuid(text).is_some());
+        match items.iter().position(|item| !good(item)) {
+            Some(index) => Err(self.refuse(name, format_args!("item {index} is neither a UUID nor \"all\""))),
+            None => Ok(items.len()),
+        }
+    }
+
+    /// Users separated by commas, as a query has them.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing, holds too many, or something in it is no UUID.
+    pub fn users_in_query(&self, name: &str, most: usize) -> Result<Vec<UserId>, Fault> {
+        let text = self.text(name, ANY_LENGTH)?;
+        let mut users = Vec::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let user =
+                read_uuid(item).map(UserId).ok_or_else(|| self.refuse(name, "must be UUIDs, with commas between"))?;
+            if !users.contains(&user) {
+                users.push(user);
+            }
+            if users.len() > most {
+                return Err(self.refuse(name, format_args!("must hold at most {most}")));
+            }
+        }
+        Ok(users)
+    }
+
+    /// An integer in a range.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing, no integer, or outside.
+    pub fn int(&self, name: &str, range: RangeInclusive<i64>) -> Result<i64, Fault> {
+        let value = self.opt_int(name, range)?;
+        self.required(name, value)
+    }
+
+    /// An integer in a range, or nothing.
+    ///
+    /// # Errors
+    /// `bad_request` when it is no integer, or outside.
+    pub fn opt_int(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
+        let Some(value) = self.found(name) else { return Ok(None) };
+        let number = if self.query { value.as_str().and_then(|text| text.parse().ok()) } else { value.as_i64() };
+        let number = number.filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            if *most == i64::MAX {
+                self.refuse(name, format_args!("must be an integer of at least {least}"))
+            } else {
+                self.refuse(name, format_args!("must be an integer from {least} to {most}"))
+            }
+        })
+    }
+
+    /// True or false.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing or neither.
+    pub fn flag(&self, name: &str) -> Result<bool, Fault> {
+        let value = self.opt_flag(name)?;
+        self.required(name, value)
+    }
+
+    /// True, false, or nothing.
+    ///
+    /// # Errors
+    /// `bad_request` when it is neither.
+    pub fn opt_flag(&self, name: &str) -> Result<Option<bool>, Fault> {
+        let flag = match self.found(name) {
+            None => return Ok(None),
+            Some(Value::String(text)) if self.query => text.parse().ok(),
+            Some(value) => value.as_bool(),
+        };
+        flag.map(Some).ok_or_else(|| self.refuse(name, "must be true or false"))
+    }
+
+    /// One of some words.
+    ///
+    /// # Errors
+    /// `bad_request` when it is missing or none of them.
+    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Fault> {
+        let value = self.opt_word(name, words)?;
+        self.required(name, value)
+    }
+
+    /// One of some words, or nothing.
+    ///
+    /// # Errors
+    /// `bad_request` when it is none of them.
+    pub fn opt_word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Fault> {
+        let Some(value) = self.found(name) else { return Ok(None) };
+        let meant = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+        meant.map(|(_, meaning)| Some(*meaning)).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.refuse(name, format_args!("must be one of {}", words.join(", ")))
+        })
+    }
+}

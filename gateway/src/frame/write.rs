@@ -1,0 +1,51 @@
+//! The envelopes around what the server writes.
+
+use axum::extract::ws::Utf8Bytes;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+/// `{"<key>": value}`, for keys that are chosen at run time.
+pub(super) struct One<'a, T: ?Sized>(pub(super) &'static str, pub(super) &'a T);
+
+impl<T: Serialize + ?Sized> Serialize for One<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, self.1)?;
+        map.end()
+    }
+}
+
+struct Answer<'a, T: ?Sized> {
+    re: u32,
+    kind: &'static str,
+    body: &'a T,
+}
+
+impl<T: Serialize + ?Sized> Serialize for Answer<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("re", &self.re)?;
+        map.serialize_entry(self.kind, self.body)?;
+        map.end()
+    }
+}
+
+/// `{"re": re, "<kind>": body}`.
+pub(super) fn answer<T: Serialize + ?Sized>(re: u32, kind: &'static str, body: &T) -> Utf8Bytes {
+    text(&Answer { re, kind, body })
+}
+
+/// `{"event": {"<kind>": body}}`.
+pub(super) fn event<T: Serialize + ?Sized>(kind: &'static str, body: &T) -> Utf8Bytes {
+    text(&One("event", &One(kind, body)))
+}
+
+fn text<T: Serialize>(value: &T) -> Utf8Bytes {
+    // Only a map with keys that are no texts, or a view that refuses to be written, could fail; there are none.
+    serde_json::to_string(value).map_or_else(
+        |error| {
+            tracing::error!(error = %error, "a frame could not be written");
+            Utf8Bytes::from_static("{}")
+        },
+        Utf8Bytes::from,
+    )
+}

@@ -1,0 +1,222 @@
+//! What the contract names and is not built yet: it answers `unprocessable`, never `not_found` and never a success that
+//! is none. Who asks, the form, and the right to know of the room or message are checked first, as they will be later.
+
+use axum::{
+    Router,
+    extract::{FromRequest, FromRequestParts, Request, State},
+    routing::{any, delete, get, post, put},
+};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, header};
+use parlance_proto::chat;
+use service_kit::{fault::Fault, id::RoomId};
+
+use super::{
+    Edge,
+    reply::Answer,
+    request::{Body, Params, Path},
+};
+use crate::{
+    error::Problem,
+    frame::{
+        Code,
+        fields::{ANY_LENGTH, Fields, refuse},
+    },
+    token::Caller,
+};
+
+const BLOCKS: &str = "blocks are not built yet";
+const BANS: &str = "bans are not built yet";
+const INVITES: &str = "invites are not built yet";
+const REACTIONS: &str = "reactions are not built yet";
+const PINS: &str = "pins are not built yet";
+const FILES: &str = "files are not built yet";
+const DEVICES: &str = "devices are not built yet";
+const NOTIFICATIONS: &str = "notifications are not built yet";
+
+/// Checks the form of a query and a body.
+type Form = fn(&Params, &Fields<'_>) -> Result<(), Fault>;
+
+pub(super) fn routes() -> Router<Edge> {
+    Router::new()
+        .merge(of_users())
+        .merge(of_rooms())
+        .merge(of_messages())
+        .merge(of_files())
+        .merge(of_notifications())
+        .route("/v1/admin", any(admin))
+        .route("/v1/admin/{*rest}", any(admin))
+}
+
+fn of_users() -> Router<Edge> {
+    let password: Form = |_, body| body.text("password", ANY_LENGTH).map(drop);
+    Router::new()
+        .route("/v1/me", delete(later("erasure is not built yet", password)))
+        .route("/v1/me/export", get(later("the export is not built yet", no_form)))
+        .route("/v1/me/blocks", get(later(BLOCKS, page)))
+        .route("/v1/me/blocks/{user}", put(later(BLOCKS, no_form)).delete(later(BLOCKS, no_form)))
+}
+
+fn of_rooms() -> Router<Edge> {
+    let invite: Form = |_, body| {
+        body.opt_int("expires_in_s", 1..=i64::MAX)?;
+        body.opt_int("max_uses", 1..=i64::MAX).map(drop)
+    };
+    Router::new()
+        .route("/v1/rooms/{room}/bans", get(later(BANS, page)))
+        .route("/v1/rooms/{room}/bans/{user}", delete(later(BANS, no_form)))
+        .route("/v1/rooms/{room}/invites", post(later(INVITES, invite)).get(later(INVITES, page)))
+        .route("/v1/rooms/{room}/invites/{code}", delete(later(INVITES, no_form)))
+        .route("/v1/invites/{code}", post(later(INVITES, no_form)))
+        .route("/v1/rooms/{room}/pins", get(later(PINS, page)))
+        .route("/v1/search", get(later("search is not built yet", search)))
+}
+
+fn of_messages() -> Router<Edge> {
+    let forward: Form = |_, body| {
+        body.uuid("room")?;
+        body.uuid("client_id").map(drop)
+    };
+    let report: Form = |_, body| body.text("reason", 1..=usize::MAX).map(drop);
+    let why: Form = |params, _| params.fields().opt_uuid("user").map(drop);
+    Router::new()
+        .route(
+            "/v1/rooms/{room}/messages/{seq}/reactions/{emoji}",
+            put(later(REACTIONS, no_form)).delete(later(REACTIONS, no_form)),
+        )
+        .route("/v1/rooms/{room}/messages/{seq}/pin", put(later(PINS, no_form)).delete(later(PINS, no_form)))
+        .route("/v1/rooms/{room}/messages/{seq}/receipts", get(later("receipts are not built yet", page)))
+        .route("/v1/rooms/{room}/messages/{seq}/forward", post(later("forwarding is not built yet", forward)))
+        .route("/v1/rooms/{room}/messages/{seq}/report", post(later("reports are not built yet", report)))
+        .route("/v1/rooms/{room}/messages/{seq}/why", get(later("the reasons of pushes are not built yet", why)))
+}
+
+fn of_files() -> Router<Edge> {
+    let size: Form = |params, _| params.fields().opt_int("size", 1..=i64::MAX).map(drop);
+    Router::new()
+        .route("/v1/files", post(upload))
+        .route("/v1/files/{file}", get(later(FILES, no_form)))
+        .route("/v1/files/{file}/info", get(later(FILES, no_form)))
+        .route("/v1/files/{file}/thumbnail", get(later(FILES, size)))
+        .route("/v1/uploads", any(resumable))
+        .route("/v1/uploads/{upload}", any(resumable))
+}
+
+fn of_notifications() -> Router<Edge> {
+    let up_to: Form = |_, body| if body.has("up_to") { Ok(()) } else { Err(refuse("up_to", "is missing")) };
+    Router::new()
+        .route("/v1/devices", post(later(DEVICES, device)).get(later(DEVICES, page)))
+        .route("/v1/devices/vapid", get(later("Web Push is not built yet", no_form)))
+        .route("/v1/devices/{device}", delete(later(DEVICES, no_form)))
+        .route("/v1/devices/{device}/test", post(later(DEVICES, no_form)))
+        .route("/v1/notifications", get(later(NOTIFICATIONS, page)))
+        .route("/v1/notifications/read", post(later(NOTIFICATIONS, up_to)))
+        .route("/v1/notifications/settings", get(later(NOTIFICATIONS, no_form)).put(later(NOTIFICATIONS, no_form)))
+}
+
+/// What a handler here reads: everything, to check it.
+struct Asked {
+    path: Path,
+    params: Params,
+    body: Body,
+}
+
+impl FromRequest<Edge> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let path = Path::from_request_parts(&mut parts, edge).await?;
+        let params = Params::from_request_parts(&mut parts, edge).await?;
+        Ok(Self { path, params, body: Body::from_request(Request::from_parts(parts, body), edge).await? })
+    }
+}
+
+/// The handler of a route that comes later: ids of the path, then `form`, then permission, then `what`.
+fn later(
+    what: &'static str,
+    form: Form,
+) -> impl Fn(State<Edge>, Caller, Asked) -> BoxFuture<'static, Answer> + Clone + Send + Sync + 'static {
+    move |State(edge), caller, asked| {
+        Box::pin(async move {
+            let Asked { path, params, body } = asked;
+            for id in ["user", "file", "device"].into_iter().filter(|id| path.has(id)) {
+                path.uuid(id)?;
+            }
+            let room = path.has("room").then(|| path.room()).transpose()?;
+            let seq = path.has("seq").then(|| path.seq()).transpose()?;
+            if path.has("emoji") {
+                path.emoji()?;
+            }
+            form(&params, &body.fields())?;
+            match (room, seq) {
+                (Some(room), Some(seq)) => of_message(&edge, caller, room, seq, what).await,
+                (Some(room), None) => in_room(&edge, caller, room, what).await,
+                (None, _) => of_account(&edge, caller, what).await,
+            }
+        })
+    }
+}
+
+/// Refuses when the session still stands; when not, says that.
+async fn of_account(edge: &Edge, caller: Caller, what: &str) -> Answer {
+    edge.services.accounts.clone().check(caller.actor).await?;
+    Err(Problem::new(Code::Unprocessable, what))
+}
+
+/// Refuses when the caller may know of the message; when not, says that.
+pub(super) async fn of_message(edge: &Edge, caller: Caller, room: RoomId, seq: i64, what: &str) -> Answer {
+    let request = chat::MessageRequest { actor: Some(caller.actor), room: room.to_wire(), seq };
+    edge.services.messages.clone().unbuilt(request).await?;
+    Err(Problem::new(Code::Unprocessable, what))
+}
+
+/// Refuses when the caller may know of the room. To chat-service, seq 0 is none of its messages, but the room itself.
+pub(super) async fn in_room(edge: &Edge, caller: Caller, room: RoomId, what: &str) -> Answer {
+    of_message(edge, caller, room, 0, what).await
+}
+
+fn no_form(_: &Params, _: &Fields<'_>) -> Result<(), Fault> {
+    Ok(())
+}
+
+fn page(params: &Params, _: &Fields<'_>) -> Result<(), Fault> {
+    params.page().map(drop)
+}
+
+fn search(params: &Params, _: &Fields<'_>) -> Result<(), Fault> {
+    let fields = params.fields();
+    fields.text("q", 1..=usize::MAX)?;
+    fields.opt_uuid("room")?;
+    fields.opt_uuid("sender")?;
+    fields.opt_int("from", 0..=i64::MAX)?;
+    fields.opt_int("to", 0..=i64::MAX)?;
+    fields.opt_word("has", &[("file", ()), ("link", ())])?;
+    params.page().map(drop)
+}
+
+fn device(_: &Params, body: &Fields<'_>) -> Result<(), Fault> {
+    let platforms =
+        [("webpush", "endpoint"), ("fcm", "token"), ("apns", "token"), ("webhook", "url"), ("email", "address")];
+    let target = body.word("platform", &platforms)?;
+    body.text(target, 1..=usize::MAX)?;
+    body.opt_text("name", ANY_LENGTH).map(drop)
+}
+
+async fn upload(State(edge): State<Edge>, caller: Caller, headers: HeaderMap) -> Answer {
+    let media = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if !media.to_ascii_lowercase().starts_with(b"multipart/form-data") {
+        return Err(Problem::new(Code::UnsupportedMedia, "the body must be multipart/form-data with one part `file`"));
+    }
+    of_account(&edge, caller, FILES).await
+}
+
+async fn resumable(State(edge): State<Edge>, caller: Caller) -> Answer {
+    of_account(&edge, caller, "uploads are not built yet").await
+}
+
+/// There are no operators yet, so this is nobody's to do.
+async fn admin(State(edge): State<Edge>, caller: Caller) -> Answer {
+    edge.services.accounts.clone().check(caller.actor).await?;
+    Err(Problem::new(Code::Forbidden, "this is for operators only"))
+}

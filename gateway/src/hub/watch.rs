@@ -1,0 +1,107 @@
+//! Who follows whose presence.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use parlance_proto::v1;
+use service_kit::id::UserId;
+
+use super::lock;
+use crate::{
+    conn::{Conn, Newest},
+    frame,
+};
+
+/// Users that one connection may follow.
+const MOST: usize = 500;
+
+/// The watches of all local connections.
+#[derive(Default)]
+pub(crate) struct Watches(Mutex<HashMap<UserId, Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    /// Of the newest presence that was passed on: an older one is ignored.
+    version: i64,
+    conns: Vec<Arc<Conn>>,
+}
+
+impl Watches {
+    /// Follows these users; false, and nothing done, when it would be too many.
+    pub(crate) fn add(&self, conn: &Arc<Conn>, users: &[UserId]) -> bool {
+        let mut all = lock(&self.0);
+        let follows = |watched: &Watched| watched.conns.iter().any(|other| other.number == conn.number);
+        let before = all.values().filter(|watched| follows(watched)).count();
+        let new = users.iter().filter(|user| !all.get(user).is_some_and(follows)).count();
+        if before + new > MOST {
+            return false;
+        }
+        for user in users {
+            let watched = all.entry(*user).or_default();
+            if !follows(watched) {
+                watched.conns.push(Arc::clone(conn));
+            }
+        }
+        true
+    }
+
+    /// Follows these users no longer.
+    pub(crate) fn drop(&self, conn: &Conn, users: &[UserId]) {
+        let mut all = lock(&self.0);
+        for user in users {
+            if let Some(watched) = all.get_mut(user) {
+                watched.conns.retain(|other| other.number != conn.number);
+            }
+        }
+    }
+
+    /// Takes a connection away that is gone.
+    pub(crate) fn remove(&self, conn: &Conn) {
+        for watched in lock(&self.0).values_mut() {
+            watched.conns.retain(|other| other.number != conn.number);
+        }
+    }
+
+    /// Passes a presence on to who follows it, unless a newer one has been passed on.
+    pub(crate) fn deliver(&self, user: UserId, presence: &v1::Presence) {
+        let mut all = lock(&self.0);
+        let Some(watched) = all.get_mut(&user) else { return };
+        if presence.version <= watched.version {
+            return;
+        }
+        watched.version = presence.version;
+        if watched.conns.is_empty() {
+            return;
+        }
+        let frame = frame::event::presence(presence);
+        for conn in &watched.conns {
+            conn.push_newest(Newest::Presence(user), frame.clone());
+        }
+    }
+
+    /// Notes what a read has given to a connection, so that an older event is not passed on after it.
+    pub(crate) fn read(&self, user: UserId, version: i64) {
+        if let Some(watched) = lock(&self.0).get_mut(&user) {
+            watched.version = watched.version.max(version);
+        }
+    }
+
+    /// All users that are followed.
+    pub(crate) fn users(&self) -> Vec<UserId> {
+        lock(&self.0).keys().copied().collect()
+    }
+
+    /// Forgets users that nobody follows any more, and gives them.
+    pub(super) fn forget_idle(&self) -> Vec<UserId> {
+        let mut gone = Vec::new();
+        lock(&self.0).retain(|user, watched| {
+            if watched.conns.is_empty() {
+                gone.push(*user);
+            }
+            !watched.conns.is_empty()
+        });
+        gone
+    }
+}

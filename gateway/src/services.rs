@@ -1,0 +1,48 @@
+//! The calls that the gateway makes to the other services.
+
+use parlance_proto::{
+    chat::{
+        accounts_client::AccountsClient, messages_client::MessagesClient, rooms_client::RoomsClient,
+        sync_client::SyncClient,
+    },
+    presence::{directory_client::DirectoryClient, presence_client::PresenceClient},
+};
+use service_kit::rpc::{Client, MAX_MESSAGE};
+
+/// A client for each service call there is. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Accounts, sessions and tokens.
+    pub accounts: AccountsClient<Client>,
+    /// Rooms and who is in them.
+    pub rooms: RoomsClient<Client>,
+    /// Messages and cursors.
+    pub messages: MessagesClient<Client>,
+    /// What gateways need to serve and to repair.
+    pub sync: SyncClient<Client>,
+    /// Which gateway serves what.
+    pub directory: DirectoryClient<Client>,
+    /// Who is online.
+    pub presence: PresenceClient<Client>,
+}
+
+macro_rules! client {
+    ($kind:ident, $channel:expr) => {
+        $kind::new($channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    };
+}
+
+impl Services {
+    /// The clients over a connection to chat-service and one to presence-service.
+    #[must_use]
+    pub fn new(chat: &Client, presence: &Client) -> Self {
+        Self {
+            accounts: client!(AccountsClient, chat),
+            rooms: client!(RoomsClient, chat),
+            messages: client!(MessagesClient, chat),
+            sync: client!(SyncClient, chat),
+            directory: client!(DirectoryClient, presence),
+            presence: client!(PresenceClient, presence),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a client asks on its socket, done: each verb is a call to the service that decides, and its answer a frame.
+
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+use parlance_proto::{
+    chat::{self, mark_request},
+    event::{Event, Parcel, Typing, event},
+    presence::{ChooseRequest, StatesRequest},
+    v1,
+};
+use prost::Message;
+use service_kit::{
+    bus, clock,
+    fault::{Fault, Kind},
+    id::{RoomId, Topic, UserId},
+    telemetry,
+};
+
+use crate::{
+    attach::actor,
+    conn::Conn,
+    frame::{self, Code, History, State, Verb},
+    hub::lock,
+    life::Life,
+    token::Tokens,
+};
+
+/// Does what a frame asks; its answer goes to the connection's queue.
+pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: u32, verb: Verb) {
+    conn.begin();
+    match verb {
+        Verb::Send(send) => life.shared.uplink.send(conn, re, send),
+        Verb::Ping => conn.answer(frame::pong(re, clock::now_ms())),
+        Verb::Hello(_) => conn.answer(frame::error(re, &Fault::conflict("this connection has said hello already"))),
+        Verb::Renew { token } => {
+            let (life, tokens, conn) = (Arc::clone(life), tokens.clone(), Arc::clone(conn));
+            life.tasks.clone().spawn(async move { conn.answer(renew(&life, &tokens, &conn, re, &token).await) });
+        }
+        verb => {
+            let (life, conn) = (Arc::clone(life), Arc::clone(conn));
+            life.tasks.clone().spawn(async move {
+                let answer = ask(&life, &conn, re, verb).await;
+                conn.answer(answer.unwrap_or_else(|fault| frame::error(re, &fault)));
+            });
+        }
+    }
+}
+
+/// The verbs that are a call. The service has its deadline from the channel.
+async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<Utf8Bytes, Fault> {
+    let mut messages = life.shared.services.messages.clone();
+    let actor = Some(actor(conn));
+    match verb {
+        Verb::Edit { room, seq, text } => {
+            let request = chat::EditRequest { actor, room: room.to_wire(), seq, text };
+            Ok(frame::ok_rev(re, messages.edit(request).await?.into_inner().rev))
+        }
+        Verb::Delete { room, seq } => {
+            let request = chat::MessageRequest { actor, room: room.to_wire(), seq };
+            Ok(frame::ok_rev(re, messages.delete(request).await?.into_inner().rev))
+        }
+        Verb::React { room, seq, .. } | Verb::Pin { room, seq, .. } => {
+            let request = chat::MessageRequest { actor, room: room.to_wire(), seq };
+            messages.unbuilt(request).await?;
+            Ok(frame::ok(re))
+        }
+        Verb::Read { room, seq } => mark(life, conn, re, room, seq, mark_request::Kind::Read).await,
+        Verb::Delivered { room, seq } => mark(life, conn, re, room, seq, mark_request::Kind::Delivered).await,
+        Verb::Typing { room, on } => typing(life, conn, room, on).await.map(|()| frame::ok(re)),
+        Verb::Watch { add, remove } => watch(life, conn, re, &add, &remove).await,
+        Verb::Status(state) => status(life, conn, state).await.map(|()| frame::ok(re)),
+        Verb::History(window) => history(life, conn, re, window).await,
+        Verb::Changes { room, after_rev, limit } => {
+            let request = chat::ChangesRequest { actor, room: room.to_wire(), after_rev, limit };
+            Ok(frame::changes(re, &messages.changes(request).await?.into_inner()))
+        }
+        Verb::Send(_) | Verb::Ping | Verb::Hello(_) | Verb::Renew { .. } => Err(Fault::internal()),
+    }
+}
+
+async fn mark(
+    life: &Life,
+    conn: &Conn,
+    re: u32,
+    room: RoomId,
+    seq: i64,
+    kind: mark_request::Kind,
+) -> Result<Utf8Bytes, Fault> {
+    let request = chat::MarkRequest { actor: Some(actor(conn)), room: room.to_wire(), kind: kind.into(), seq };
+    life.shared.services.messages.clone().mark(request).await?;
+    Ok(frame::ok(re))
+}
+
+async fn history(life: &Life, conn: &Conn, re: u32, window: History) -> Result<Utf8Bytes, Fault> {
+    let mut messages = life.shared.services.messages.clone();
+    if let Some(thread) = window.thread {
+        let request = chat::MessageRequest { actor: Some(actor(conn)), room: window.room.to_wire(), seq: thread };
+        messages.unbuilt(request).await?;
+    }
+    let request = chat::HistoryRequest {
+        actor: Some(actor(conn)),
+        room: window.room.to_wire(),
+        before: window.before,
+        after: window.after,
+        around: window.around,
+        limit: window.limit,
+    };
+    Ok(frame::messages(re, &messages.history(request).await?.into_inner()))
+}
+
+/// Tells the room's other members. Only here a gateway decides by itself: by the members that its hub knows.
+async fn typing(life: &Life, conn: &Conn, room: RoomId, on: bool) -> Result<(), Fault> {
+    let member = life.hub.find(room).is_some_and(|room| lock(&room).has(conn.user));
+    if !member {
+        return Err(Fault::not_found("there is no such room, or you are not in it"));
+    }
+    let typing = Typing { room: room.to_wire(), user: conn.user.to_wire(), on };
+    let event = Event { kind: Some(event::Kind::Typing(typing)) }.encode_to_vec();
+    let body = Parcel { events: vec![event.into()] }.encode_to_vec();
+    let parcel = bus::Parcel { body: body.into(), traceparent: telemetry::current_traceparent() };
+    for gateway in life.directory.lookup(Topic::Room(room)).await {
+        // Nobody misses it: neither waited for nor tried again.
+        drop(life.shared.bus.publish(gateway, parcel.clone()));
+    }
+    Ok(())
+}
+
+/// Follows the presence of those whom chat-service lets this user follow, and answers how they are.
+async fn watch(life: &Life, conn: &Arc<Conn>, re: u32, add: &[UserId], remove: &[UserId]) -> Result<Utf8Bytes, Fault> {
+    life.hub.watches.drop(conn, remove);
+    let users = add.iter().map(|user| user.to_wire()).collect();
+    let request = chat::WatchableRequest { actor: Some(actor(conn)), users };
+    let allowed = life.shared.services.sync.clone().watchable(request).await?.into_inner().users;
+    let users: Vec<UserId> = allowed.iter().filter_map(|user| UserId::from_wire(user, "add").ok()).collect();
+    if users.is_empty() {
+        return Ok(frame::ok_presence(re, &[]));
+    }
+    if !life.hub.watches.add(conn, &users) {
+        return Err(Fault::unprocessable("add: this connection would follow more than 500 users"));
+    }
+    life.directory.attach(users.iter().map(|user| Topic::Presence(*user))).await;
+    let states = life.shared.services.presence.clone().states(StatesRequest { users: allowed }).await;
+    let items = states.inspect_err(|_| life.hub.watches.drop(conn, &users))?.into_inner().items;
+    for (user, presence) in users.iter().zip(&items) {
+        life.hub.watches.read(*user, presence.version);
+    }
+    Ok(frame::ok_presence(re, &items))
+}
+
+/// Sets how this connection, or the user, appears.
+async fn status(life: &Life, conn: &Conn, state: State) -> Result<(), Fault> {
+    let choice = match state {
+        State::Online | State::Away => v1::PresenceState::Online,
+        State::Dnd => v1::PresenceState::Dnd,
+        State::Invisible => v1::PresenceState::Invisible,
+    };
+    if conn.presence && matches!(state, State::Online | State::Away) {
+        life.directory.session(conn.user, conn.number, state == State::Away);
+    }
+    let request = ChooseRequest { user: conn.user.to_wire(), state: choice.into() };
+    life.shared.services.presence.clone().choose(request).await?;
+    Ok(())
+}
+
+/// Takes a fresh token of the same user and session.
+async fn renew(life: &Life, tokens: &Tokens, conn: &Conn, re: u32, token: &str) -> Utf8Bytes {
+    let claims = match tokens.verify(token).await {
+        Ok(claims) => claims,
+        Err(service_kit::auth::Rejected::Expired) => return frame::token_expired(re),
+        Err(rejected) => {
+            return frame::error_code(re, Code::Unauthenticated.name(), &rejected.to_string());
+        }
+    };
+    if (claims.sub, claims.sid) != (conn.user, conn.session) {
+        return frame::error(re, &Fault::forbidden("the token is of another user or session"));
+    }
+    match life.shared.services.accounts.clone().check(actor(conn)).await {
+        Ok(_) => {
+            conn.renew(claims.exp);
+            frame::ok_expires(re, claims.expires_in_s())
+        }
+        Err(status) => {
+            if Kind::from_code(status.code()) == Kind::Unauthenticated {
+                conn.close(frame::Close::Revoked);
+            }
+            frame::error(re, &Fault::from(status))
+        }
+    }
+}

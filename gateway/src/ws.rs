@@ -1,0 +1,288 @@
+//! A client's socket: the handshake, `hello`, then one loop that reads frames and drains the queue.
+//!
+//! One task for each connection does both, without a timer of its own: heartbeats and expiry are looked after for all
+//! connections together.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{
+        State,
+        ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+    },
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::SinkExt;
+use http::HeaderMap;
+use service_kit::{
+    auth::{Claims, Rejected},
+    clock,
+    fault::{Fault, Kind},
+};
+use tokio::time::timeout;
+
+use crate::{
+    Door, attach,
+    conn::{Conn, Outgoing},
+    error::Problem,
+    frame::{self, Close, Code, Hello, MAX_FRAME, Parsed, Verb},
+    http::origin_allowed,
+    life::Life,
+    limit::{FrameLimiter, IGNORED_WAIT_MS, Verdict},
+    token::bearer,
+    verbs,
+};
+
+/// The sub-protocol that is spoken here.
+const JSON: &str = "parlance.v1.json";
+/// How long the first frame may take, and then its answer.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long the peer may take to read what is written to it.
+const WRITE: Duration = Duration::from_secs(10);
+/// How long the peer may take to answer a close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// What is read from a socket at once. The default of 128 KiB would be held by every idle connection.
+const READ_BUFFER: usize = 4 * 1024;
+/// Largest frame that is read at all. Above [`MAX_FRAME`] it is refused with a close that the peer can still read; above
+/// this the connection breaks.
+const MAX_READ: usize = 4 * MAX_FRAME;
+
+/// The route of the WebSocket.
+pub(crate) fn routes(door: Door) -> Router {
+    Router::new().route("/v1/ws", get(handshake)).with_state(door)
+}
+
+async fn handshake(State(door): State<Door>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if !origin_allowed(&door.edge, &headers) {
+        return Problem::new(Code::Forbidden, "this origin may not open a WebSocket here").into_response();
+    }
+    let token = bearer(&headers).map(str::to_owned);
+    let asked = headers.contains_key(http::header::SEC_WEBSOCKET_PROTOCOL);
+    upgrade
+        .protocols([JSON])
+        .read_buffer_size(READ_BUFFER)
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ)
+        .on_upgrade(move |socket| async move {
+            if asked && socket.protocol().is_none() {
+                return goodbye(socket, Close::Unsupported).await;
+            }
+            // Boxed: what a connection needs at its beginning is not kept for its whole life.
+            let Some((socket, life, conn, limiter)) = Box::pin(enter(socket, &door, token)).await else { return };
+            let close = serve(socket, &door, &life, &conn, limiter).await;
+            life.hub.remove(&conn);
+            life.directory.end_session(conn.user, conn.number);
+            tracing::debug!(connection.id = %conn.id, user.id = %conn.user, close = ?close, "a connection ended");
+        })
+}
+
+/// The socket after its `hello`, or nothing when it was closed instead.
+async fn enter(
+    mut socket: WebSocket,
+    door: &Door,
+    token: Option<String>,
+) -> Option<(WebSocket, Arc<Life>, Arc<Conn>, FrameLimiter)> {
+    let mut limiter = door.edge.limits.frames();
+    let (re, hello) = loop {
+        let received = timeout(HELLO, receive(&mut socket)).await;
+        match received {
+            Ok(Received::Text(text)) => match frame::parse(&text) {
+                Parsed::Frame { id, verb: Verb::Hello(hello) } => break (id, hello),
+                Parsed::Refused { id, fault } if is_hello(&text) => {
+                    // In bad form: said so, and the client may say it again.
+                    if !matches!(limiter.check(), Verdict::Allowed)
+                        || send(&mut socket, frame::error(id, &fault)).await.is_err()
+                    {
+                        goodbye(socket, Close::Unauthenticated).await;
+                        return None;
+                    }
+                }
+                Parsed::NotAFrame => {
+                    goodbye(socket, Close::NotAFrame).await;
+                    return None;
+                }
+                Parsed::Frame { .. } | Parsed::Refused { .. } => {
+                    goodbye(socket, Close::Unauthenticated).await;
+                    return None;
+                }
+            },
+            Ok(Received::Bad(close)) => {
+                goodbye(socket, close).await;
+                return None;
+            }
+            Ok(Received::Control) => {}
+            Ok(Received::Gone) => return None,
+            Err(_) => {
+                goodbye(socket, Close::Unauthenticated).await;
+                return None;
+            }
+        }
+    };
+    let claims = match authenticate(door, token, &hello).await {
+        Ok(claims) => claims,
+        Err((frame, close)) => {
+            let _ = send(&mut socket, frame(re)).await;
+            goodbye(socket, close).await;
+            return None;
+        }
+    };
+    let life = door.life.load_full();
+    let conn =
+        Arc::new(Conn::new(life.next_number(), claims.sub, claims.sid, hello.presence, claims.exp, clock::now_ms()));
+    let greeted = timeout(HELLO, attach::greet(&life, &conn, re, &hello)).await;
+    let fault = match greeted {
+        Ok(Ok(())) => return Some((socket, life, conn, limiter)),
+        Ok(Err(fault)) => fault,
+        Err(_) => Fault::new(Kind::Timeout, "your rooms could not be read in time; try again"),
+    };
+    life.hub.remove(&conn);
+    let close = if fault.kind == Kind::Unauthenticated { Close::Revoked } else { Close::Internal };
+    let _ = send(&mut socket, frame::error(re, &fault)).await;
+    goodbye(socket, close).await;
+    None
+}
+
+/// Whether a refused first frame was a `hello` at all.
+fn is_hello(text: &str) -> bool {
+    let frame: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(text).ok();
+    frame.is_some_and(|frame| frame.len() == 2 && frame.contains_key("hello"))
+}
+
+type Refusal = (fn(u32) -> Utf8Bytes, Close);
+
+async fn authenticate(door: &Door, token: Option<String>, hello: &Hello) -> Result<Claims, Refusal> {
+    let unauthenticated = |re| frame::error(re, &Fault::unauthenticated("the access token is not valid"));
+    let Some(token) = hello.token.clone().or(token) else {
+        return Err((|re| frame::error(re, &Fault::unauthenticated("token: is missing")), Close::Unauthenticated));
+    };
+    door.edge.tokens.verify(&token).await.map_err(|rejected| match rejected {
+        Rejected::Expired => (frame::token_expired as fn(u32) -> Utf8Bytes, Close::TokenExpired),
+        Rejected::UnknownKey | Rejected::Invalid => (unauthenticated as fn(u32) -> Utf8Bytes, Close::Unauthenticated),
+    })
+}
+
+/// What came from the peer.
+enum Received {
+    Text(Utf8Bytes),
+    /// A ping or pong, answered below.
+    Control,
+    /// Something that ends the connection.
+    Bad(Close),
+    /// The peer has gone.
+    Gone,
+}
+
+async fn receive(socket: &mut WebSocket) -> Received {
+    match socket.recv().await {
+        Some(Ok(Message::Text(text))) if text.len() <= MAX_FRAME => Received::Text(text),
+        Some(Ok(Message::Text(_))) => Received::Bad(Close::FrameTooLarge),
+        Some(Ok(Message::Binary(bytes))) if bytes.len() <= MAX_FRAME => Received::Bad(Close::NotAFrame),
+        Some(Ok(Message::Binary(_))) => Received::Bad(Close::FrameTooLarge),
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Control,
+        Some(Ok(Message::Close(_))) | None => Received::Gone,
+        Some(Err(error)) => {
+            let text = error.to_string();
+            if text.contains("too long") || text.contains("too big") {
+                Received::Bad(Close::FrameTooLarge)
+            } else if text.contains("UTF-8") || text.contains("utf-8") {
+                Received::Bad(Close::NotAFrame)
+            } else {
+                Received::Gone
+            }
+        }
+    }
+}
+
+/// Reads and writes until one side ends it.
+async fn serve(
+    mut socket: WebSocket,
+    door: &Door,
+    life: &Arc<Life>,
+    conn: &Arc<Conn>,
+    mut limiter: FrameLimiter,
+) -> Close {
+    loop {
+        tokio::select! {
+            () = conn.woken() => {}
+            received = receive(&mut socket), if !conn.is_busy() => {
+                conn.heard(clock::now_ms());
+                match received {
+                    Received::Text(text) => take(door, life, conn, &mut limiter, &text),
+                    Received::Control => {}
+                    Received::Bad(close) => conn.close(close),
+                    Received::Gone => return Close::Away,
+                }
+            }
+        }
+        let outgoing = conn.take();
+        let close = outgoing.close;
+        if conn.is_cut() || drain(&mut socket, conn, outgoing).await.is_err() {
+            let close = if conn.is_cut() { Close::TooSlow } else { Close::Away };
+            if close == Close::TooSlow {
+                goodbye(socket, close).await;
+            }
+            return close;
+        }
+        if let Some(close) = close {
+            goodbye(socket, close).await;
+            return close;
+        }
+    }
+}
+
+/// Does what a frame asks.
+fn take(door: &Door, life: &Arc<Life>, conn: &Arc<Conn>, limiter: &mut FrameLimiter, text: &str) {
+    let span = tracing::info_span!("frame", connection.id = %conn.id);
+    let _entered = span.enter();
+    match frame::parse(text) {
+        Parsed::NotAFrame => conn.close(Close::NotAFrame),
+        Parsed::Refused { id, fault } => match limiter.check() {
+            Verdict::Ignored => conn.close(Close::RateLimited(IGNORED_WAIT_MS)),
+            Verdict::Allowed | Verdict::Refused(_) => conn.push(frame::error(id, &fault)),
+        },
+        Parsed::Frame { id, verb } => match limiter.check() {
+            Verdict::Allowed => verbs::perform(life, &door.edge.tokens, conn, id, verb),
+            Verdict::Refused(fault) => conn.push(frame::error(id, &fault)),
+            Verdict::Ignored => conn.close(Close::RateLimited(IGNORED_WAIT_MS)),
+        },
+    }
+}
+
+/// Writes everything that waits, then hands it to the kernel at once: one system call for many frames.
+async fn drain(socket: &mut WebSocket, conn: &Conn, outgoing: Outgoing) -> Result<(), axum::Error> {
+    if outgoing.frames.is_empty() && !outgoing.ping {
+        return Ok(());
+    }
+    let writing = async {
+        for frame in outgoing.frames {
+            socket.feed(Message::Text(frame)).await?;
+        }
+        if outgoing.ping {
+            socket.feed(Message::Ping(Default::default())).await?;
+        }
+        socket.flush().await
+    };
+    match timeout(WRITE, writing).await {
+        Ok(written) => written,
+        Err(_) => {
+            conn.close(Close::TooSlow);
+            Ok(())
+        }
+    }
+}
+
+async fn send(socket: &mut WebSocket, frame: Utf8Bytes) -> Result<(), axum::Error> {
+    timeout(WRITE, socket.send(Message::Text(frame))).await.unwrap_or(Ok(()))
+}
+
+/// Closes a socket: says why, then reads until the peer has answered, so that the reason is not lost with a reset.
+async fn goodbye(mut socket: WebSocket, close: Close) {
+    let farewell = async {
+        if socket.send(Message::Close(Some(close.frame()))).await.is_ok() {
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = timeout(GOODBYE, farewell).await;
+}

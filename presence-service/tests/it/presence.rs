@@ -1,0 +1,310 @@
+//! Who is online, and who is told of it.
+
+use presence_service::{
+    presence::{Choice, MAX_ENDED, State, Transition},
+    store::{Change, Op, Standing, Store, Timing},
+};
+use service_kit::id::UserId;
+
+use crate::world::{Gateway, TIMING, Watched, World, states};
+
+crate::on_both!(
+    nobody_knows_a_stranger,
+    the_first_session_brings_a_user_online_once,
+    two_devices_are_one_user,
+    idle_everywhere_is_away,
+    an_older_session_changes_nothing,
+    a_reconnect_within_the_grace_shows_nothing,
+    a_user_is_offline_once_after_the_grace,
+    two_sweepers_tell_each_transition_once,
+    the_active_device_leaves_and_the_idle_one_stays,
+    users_of_a_dead_gateway_are_last_seen_with_its_last_renewal,
+    users_who_moved_are_never_offline,
+    dnd_shows_while_connected,
+    the_invisible_are_offline_to_others,
+    an_invisible_user_comes_and_goes_unseen,
+    versions_grow,
+    who_flaps_is_bounded,
+);
+
+async fn alone(world: &World) -> (Gateway, UserId) {
+    let mut gateway = world.gateway();
+    gateway.renews().await;
+    (gateway, UserId::generate())
+}
+
+/// Waits for the first transition of `user` and then long enough for a second one, which would be a fault.
+async fn only_transition(
+    world: &World,
+    gateways: &mut [&mut Gateway],
+    sweeper: &mut Watched,
+    user: UserId,
+) -> Transition {
+    world.until(gateways, sweeper, "a transition is told", |sweeper| !sweeper.heard_of(user).is_empty()).await;
+    // The announcer would do this.
+    world.store.said(&sweeper.heard_of(user)).await.unwrap();
+    world.lives(gateways, sweeper, TIMING.resay * 4).await;
+    let told = sweeper.heard_of(user);
+    assert_eq!(told.len(), 1, "{told:?}");
+    told[0]
+}
+
+async fn nobody_knows_a_stranger(world: World) {
+    let status = world.store.states(&[UserId::generate()]).await.unwrap()[0];
+    assert_eq!((status.state, status.last_seen, status.version), (State::Offline, None, 0));
+    assert!(world.store.states(&[]).await.unwrap().is_empty());
+}
+
+async fn the_first_session_brings_a_user_online_once(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let told = gateway.connects(user, 1).await;
+    assert_eq!(states(&told), [State::Online]);
+    assert_eq!(told[0].status.last_seen, None);
+    assert_eq!(world.store.states(&[user]).await.unwrap(), [told[0].status]);
+    assert!(gateway.connects(user, 1).await.is_empty());
+}
+
+async fn two_devices_are_one_user(world: World) {
+    let (mut one, user) = alone(&world).await;
+    let (mut two, _) = alone(&world).await;
+    assert_eq!(states(&one.connects(user, 1).await), [State::Online]);
+    assert!(two.connects(user, 1).await.is_empty());
+    assert!(one.disconnects(user, 1).await.is_empty());
+    let mut sweeper = world.sweeper();
+    world.lives(&mut [&mut one, &mut two], &mut sweeper, TIMING.grace * 3).await;
+    assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
+    assert_eq!(world.state(user).await, State::Online);
+}
+
+async fn idle_everywhere_is_away(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    gateway.connects(user, 1).await;
+    gateway.connects(user, 2).await;
+    assert!(gateway.idles(user, 1).await.is_empty(), "the other one is in use");
+    assert_eq!(states(&gateway.idles(user, 2).await), [State::Away]);
+    assert_eq!(states(&gateway.connects(user, 1).await), [State::Online]);
+}
+
+async fn an_older_session_changes_nothing(world: World) {
+    let (gateway, user) = alone(&world).await;
+    let session = |idle| Change::Session { user, connection: 1, idle };
+    gateway.does_as(5, session(false)).await;
+    assert!(gateway.does_as(4, session(true)).await.is_empty());
+    gateway.does_as(5, Change::SessionEnd { user, connection: 1 }).await;
+    let counted = gateway.renews_as(50).await;
+    assert_eq!(counted, Standing::Alive);
+    gateway.does_as(7, Change::SessionEnd { user, connection: 1 }).await;
+    gateway.does_as(6, session(false)).await;
+    // The late one left at most an entry too many, and no session.
+    let mut sweeper = world.sweeper();
+    let mut other = world.gateway();
+    let told = only_transition(&world, &mut [&mut other], &mut sweeper, user).await;
+    assert_eq!(told.status.state, State::Offline);
+}
+
+async fn a_reconnect_within_the_grace_shows_nothing(world: World) {
+    let (mut one, user) = alone(&world).await;
+    let (mut two, _) = alone(&world).await;
+    one.connects(user, 1).await;
+    let mut sweeper = world.sweeper();
+    world.until(&mut [&mut one, &mut two], &mut sweeper, "trust", Watched::trusts_itself).await;
+    assert!(one.disconnects(user, 1).await.is_empty());
+    assert_eq!(world.state(user).await, State::Online);
+    world.lives(&mut [&mut one, &mut two], &mut sweeper, TIMING.grace / 3).await;
+    assert!(two.connects(user, 9).await.is_empty());
+    world.lives(&mut [&mut one, &mut two], &mut sweeper, TIMING.grace * 2).await;
+    assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
+    assert_eq!(world.state(user).await, State::Online);
+}
+
+async fn a_user_is_offline_once_after_the_grace(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let online = gateway.connects(user, 1).await[0].status;
+    let mut sweeper = world.sweeper();
+    world.until(&mut [&mut gateway], &mut sweeper, "trust", Watched::trusts_itself).await;
+    let before = world.now();
+    gateway.disconnects(user, 1).await;
+    let told = only_transition(&world, &mut [&mut gateway], &mut sweeper, user).await.status;
+    assert!(world.now() - before >= TIMING.grace);
+    assert_eq!(told.state, State::Offline);
+    assert!(told.version > online.version);
+    let (said, seen) = (told.version, told.last_seen.unwrap());
+    assert!(said - seen >= i64::try_from(TIMING.grace.as_millis()).unwrap(), "last seen when the session ended");
+    assert_eq!(world.store.states(&[user]).await.unwrap(), [told]);
+    assert_eq!(states(&gateway.connects(user, 1).await), [State::Online]);
+}
+
+async fn two_sweepers_tell_each_transition_once(world: World) {
+    let (mut gateway, _) = alone(&world).await;
+    let users: Vec<UserId> = (0..40).map(|_| UserId::generate()).collect();
+    for user in &users {
+        gateway.connects(*user, 1).await;
+        gateway.disconnects(*user, 1).await;
+    }
+    let (mut one, mut two) = (world.sweeper(), world.sweeper());
+    let mut told = Vec::new();
+    let end = world.now() + TIMING.grace * 8;
+    while world.now() < end {
+        gateway.renews().await;
+        let now = world.now();
+        tokio::join!(one.steps(now), two.steps(now));
+        let fresh: Vec<Transition> = one.heard.drain(..).chain(two.heard.drain(..)).collect();
+        world.store.said(&fresh).await.unwrap();
+        told.extend(fresh);
+        world.passes(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(told.len(), users.len());
+    assert!(told.iter().all(|transition| transition.status.state == State::Offline));
+}
+
+async fn the_active_device_leaves_and_the_idle_one_stays(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    gateway.connects(user, 1).await;
+    gateway.idles(user, 2).await;
+    assert!(gateway.disconnects(user, 1).await.is_empty(), "it may come back");
+    let mut sweeper = world.sweeper();
+    let told = only_transition(&world, &mut [&mut gateway], &mut sweeper, user).await;
+    assert_eq!(told.status.state, State::Away);
+}
+
+async fn users_of_a_dead_gateway_are_last_seen_with_its_last_renewal(world: World) {
+    let (mut dead, user) = alone(&world).await;
+    let (mut alive, other) = alone(&world).await;
+    alive.connects(other, 1).await;
+    dead.connects(user, 1).await;
+    let mut sweeper = world.sweeper();
+    world.lives(&mut [&mut alive, &mut dead], &mut sweeper, TIMING.lease / 2).await;
+    dead.renews().await;
+    let silent = world.now();
+    let told = only_transition(&world, &mut [&mut alive], &mut sweeper, user).await.status;
+    assert!(world.now() - silent >= TIMING.grace);
+    assert_eq!(told.state, State::Offline);
+    let grace = i64::try_from(TIMING.grace.as_millis()).unwrap();
+    assert!(told.version - told.last_seen.unwrap() >= grace, "{told:?}");
+    assert_eq!(world.state(other).await, State::Online);
+}
+
+async fn users_who_moved_are_never_offline(world: World) {
+    let (mut dead, user) = alone(&world).await;
+    let (mut alive, _) = alone(&world).await;
+    dead.connects(user, 1).await;
+    let mut sweeper = world.sweeper();
+    world.lives(&mut [&mut alive], &mut sweeper, TIMING.lease / 2).await;
+    assert!(alive.connects(user, 1).await.is_empty());
+    world.lives(&mut [&mut alive], &mut sweeper, TIMING.lease * 2 + TIMING.grace * 2).await;
+    assert_eq!(dead.renews().await.standing, Standing::Cleared);
+    assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
+    assert_eq!(world.state(user).await, State::Online);
+}
+
+async fn dnd_shows_while_connected(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    assert!(world.store.choose(user, Choice::Dnd).await.unwrap().is_none());
+    assert_eq!(world.state(user).await, State::Offline);
+    assert_eq!(states(&gateway.connects(user, 1).await), [State::Dnd]);
+    assert!(gateway.idles(user, 1).await.is_empty());
+    let back = world.store.choose(user, Choice::Online).await.unwrap().unwrap();
+    assert_eq!(back.status.state, State::Away);
+    assert!(world.store.choose(user, Choice::Online).await.unwrap().is_none());
+}
+
+async fn the_invisible_are_offline_to_others(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    gateway.connects(user, 1).await;
+    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap().status;
+    assert_eq!(gone.state, State::Offline);
+    assert!(gone.last_seen.is_some());
+    world.store.said(&[Transition { user, status: gone }]).await.unwrap();
+    assert_eq!(
+        states(&world.store.choose(user, Choice::Dnd).await.unwrap().into_iter().collect::<Vec<_>>()),
+        [State::Dnd]
+    );
+}
+
+async fn an_invisible_user_comes_and_goes_unseen(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    world.store.choose(user, Choice::Invisible).await.unwrap();
+    assert!(gateway.connects(user, 1).await.is_empty());
+    let status = world.store.states(&[user]).await.unwrap()[0];
+    assert_eq!((status.state, status.last_seen), (State::Offline, None));
+    gateway.disconnects(user, 1).await;
+    let mut sweeper = world.sweeper();
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.lease + TIMING.grace * 2).await;
+    assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].last_seen, None, "nobody saw them");
+}
+
+async fn versions_grow(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let mut version = 0;
+    for _ in 0..5 {
+        for told in [gateway.connects(user, 1).await, gateway.idles(user, 1).await] {
+            assert_eq!(told.len(), 1);
+            assert!(told[0].status.version > version);
+            version = told[0].status.version;
+        }
+    }
+}
+
+async fn who_flaps_is_bounded(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let mut told = gateway.connects(user, 0).await;
+    for connection in 1..=2 * MAX_ENDED as u64 {
+        told.extend(gateway.connects(user, connection).await);
+        told.extend(gateway.disconnects(user, connection - 1).await);
+    }
+    assert_eq!(states(&told), [State::Online]);
+    assert_eq!(gateway.renews().await.entries, 1);
+    assert_eq!(world.state(user).await, State::Online);
+}
+
+/// The rules are written twice, in `presence.rs` and `user.lua`: the same random life has to look the same in both.
+#[tokio::test]
+async fn both_stores_tell_the_same_of_a_random_life() {
+    let Some(url) = crate::world::redis_url() else { return };
+    let seed = service_kit::clock::now_ms().unsigned_abs() | 1;
+    let mut random = seed;
+    let mut below = |bound: u64| {
+        // xorshift64: no more is needed to mix operations.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
+    };
+    // Nobody's grace ends within this test, however slow the machine is.
+    let timing = Timing { grace: std::time::Duration::from_secs(3_600), ..Timing::default() };
+    let prefix = format!("test-{}:", UserId::generate());
+    let stores = ["memory:", url.as_str()].map(|url| Store::connect(url, &prefix, timing).unwrap());
+    let boots = [0; 3].map(|_| service_kit::id::BootId::generate());
+    let users = [0; 3].map(|_| UserId::generate());
+    let mut number = 10;
+    for step in 0..600 {
+        // Now and then an operation is late.
+        number += 1;
+        let number = if below(5) == 0 { number - below(8) } else { number };
+        let (boot, user, connection) = (below(3) as usize, users[below(3) as usize], below(3));
+        let choice = [Choice::Online, Choice::Dnd, Choice::Invisible][below(3) as usize];
+        let change = match below(5) {
+            0 | 1 => Some(Change::Session { user, connection, idle: false }),
+            2 => Some(Change::Session { user, connection, idle: true }),
+            3 => Some(Change::SessionEnd { user, connection }),
+            _ => None,
+        };
+        let mut seen = Vec::new();
+        for store in &stores {
+            let mut told = Vec::new();
+            match change {
+                Some(change) => {
+                    let op = Op { number, change };
+                    store.update(boots[boot], &[op], 0, &mut told).await.unwrap();
+                }
+                None => told.extend(store.choose(user, choice).await.unwrap()),
+            }
+            store.said(&told).await.unwrap();
+            let now = store.states(&users).await.unwrap().iter().map(|status| status.state).collect::<Vec<_>>();
+            let entries = store.renew(boots[boot], step).await.unwrap().entries;
+            seen.push((states(&told), now, entries));
+        }
+        assert_eq!(seen[0], seen[1], "step {step} of seed {seed}: {change:?} number {number}");
+    }
+}
