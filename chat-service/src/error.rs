@@ -1,7 +1,7 @@
 //! What a call of this service can fail with. Refusals go to the caller as they are; everything else is logged once, here,
 //! and shown as `internal` or `unavailable`.
 
-use service_kit::fault::{Fault, Kind};
+use service_kit::fault::Fault;
 use tonic::Status;
 
 /// Why a call failed.
@@ -40,12 +40,6 @@ impl Error {
                 Fault::internal()
             }
         }
-    }
-
-    /// Whether the caller was refused, rather than the work having failed.
-    #[must_use]
-    pub(crate) fn is_refusal(&self, kind: Kind) -> bool {
-        matches!(self, Self::Refused(fault) if fault.kind == kind)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parlance_proto::event::MeChanged;
-use service_kit::{fault::Fault, id::RoomId, on_tx};
+use service_kit::{db::Tx, fault::Fault, id::RoomId, on_tx};
 
 use crate::{
     App,
@@ -128,16 +128,8 @@ pub(crate) async fn patch_mine(
         return Err(Fault::bad_request(format!("draft: must have at most {MAX_DRAFT} characters")).into());
     }
     let mut tx = app.db.begin().await?;
-    // Taking the rev locks the row, so that two devices change it one after the other.
-    let row: Option<MemberRow> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
-        "update members set me_rev = me_rev + 1 where room_id = $1 and user_id = $2 and present returning ",
-        member_columns!()
-    ))
-    .bind(room)
-    .bind(actor.user)
-    .fetch_optional(c)
-    .await)?;
-    let mut row = row.ok_or_else(rooms::no_such_room)?;
+    let before = own_row(&mut tx, actor, room).await?;
+    let mut row = before.clone();
     if let Some(until) = mine.muted_until {
         row.me_muted_until = Some(until).filter(|until| *until > 0);
     }
@@ -146,8 +138,11 @@ pub(crate) async fn patch_mine(
     if let Some(draft) = mine.draft {
         row.draft = Some(draft).filter(|draft| !draft.is_empty());
     }
+    let own = |row: &MemberRow| (row.me_muted_until, row.notify, row.favourite, row.draft.clone());
+    let changed = own(&before) != own(&row);
+    row.me_rev += i64::from(changed);
     let (seq,): (i64,) = on_tx!(&mut tx, c => sqlx::query_as(
-        "update members set me_muted_until = $3, notify = $4, favourite = $5, draft = $6
+        "update members set me_muted_until = $3, notify = $4, favourite = $5, draft = $6, me_rev = $7
          where room_id = $1 and user_id = $2
          returning (select seq from rooms where id = $1)",
     )
@@ -157,12 +152,34 @@ pub(crate) async fn patch_mine(
     .bind(row.notify)
     .bind(row.favourite)
     .bind(&row.draft)
+    .bind(row.me_rev)
     .fetch_one(c)
     .await)?;
     tx.commit().await?;
     let me = row.to_me(seq);
-    let mut announcement = Announcement::new();
-    announcement.me(actor.user, MeChanged { room: room.to_wire(), me: Some(me.clone()) });
-    app.outbox.publish_droppable(announcement);
+    if changed {
+        let mut announcement = Announcement::new();
+        announcement.me(actor.user, MeChanged { room: room.to_wire(), me: Some(me.clone()) });
+        app.outbox.publish_droppable(announcement);
+    }
     Ok(me)
+}
+
+/// One's own membership, locked, so that two devices change it one after the other.
+async fn own_row(tx: &mut Tx, actor: Actor, room: RoomId) -> Result<MemberRow> {
+    let row: Option<MemberRow> = match tx {
+        Tx::Postgres(tx) => {
+            sqlx::query_as(concat!(
+                "select ",
+                member_columns!(),
+                " from members where room_id = $1 and user_id = $2 and present for no key update"
+            ))
+            .bind(room)
+            .bind(actor.user)
+            .fetch_optional(&mut **tx)
+            .await?
+        }
+        Tx::Sqlite(_) => rooms::membership(tx, room, actor.user).await?.filter(|member| member.present),
+    };
+    row.ok_or_else(rooms::no_such_room)
 }

@@ -88,11 +88,6 @@ impl Watches {
         }
     }
 
-    /// All users that are followed.
-    pub(crate) fn users(&self) -> Vec<UserId> {
-        lock(&self.0).keys().copied().collect()
-    }
-
     /// Forgets users that nobody follows any more, and gives them.
     pub(super) fn forget_idle(&self) -> Vec<UserId> {
         let mut gone = Vec::new();
