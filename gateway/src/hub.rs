@@ -146,29 +146,51 @@ impl Hub {
         lock(&self.room(room)).hold(conn)
     }
 
-    /// Forgets rooms and users that have been without connections for long enough, and gives their topics.
-    pub(crate) fn forget_idle(&self) -> Vec<Topic> {
-        let now = Instant::now();
-        let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) > LINGER);
-        let mut topics = Vec::new();
-        lock(&self.users).retain(|user, state| {
-            let gone = state.conns.is_empty() && over(state.idle_since);
-            if gone {
-                topics.push(Topic::User(*user));
+    /// Topics that have been without connections for long enough. They stay until [`Hub::forget`].
+    pub(crate) fn idle(&self) -> Vec<Topic> {
+        let users = lock(&self.users);
+        let idle = users.iter().filter(|(_, user)| user.conns.is_empty() && is_over(user.idle_since));
+        let mut topics: Vec<Topic> = idle.map(|(user, _)| Topic::User(*user)).collect();
+        drop(users);
+        let rooms: Vec<SharedRoom> = lock(&self.rooms).values().cloned().collect();
+        for room in rooms {
+            let room = lock(&room);
+            if is_over(room.idle_since()) {
+                topics.push(Topic::Room(room.id()));
             }
-            !gone
-        });
-        lock(&self.rooms).retain(|id, room| {
-            // Somebody who holds the room is about to attach to it.
-            let gone = Arc::strong_count(room) == 1 && over(lock(room).idle_since());
-            if gone {
-                topics.push(Topic::Room(*id));
-            }
-            !gone
-        });
-        topics.extend(self.watches.forget_idle().into_iter().map(Topic::Presence));
+        }
+        topics.extend(self.watches.idle().into_iter().map(Topic::Presence));
         topics
     }
+
+    /// Forgets what a topic was for; false when somebody wants it again.
+    pub(crate) fn forget(&self, topic: Topic) -> bool {
+        match topic {
+            Topic::User(id) => {
+                let mut users = lock(&self.users);
+                let gone = users.get(&id).is_none_or(|user| user.conns.is_empty());
+                if gone {
+                    users.remove(&id);
+                }
+                gone
+            }
+            Topic::Room(id) => {
+                let mut rooms = lock(&self.rooms);
+                // Somebody who has taken the room in hand is about to attach to it.
+                let gone =
+                    rooms.get(&id).is_none_or(|room| Arc::strong_count(room) == 1 && lock(room).idle_since().is_some());
+                if gone {
+                    rooms.remove(&id);
+                }
+                gone
+            }
+            Topic::Presence(id) => self.watches.forget(id),
+        }
+    }
+}
+
+fn is_over(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| since.elapsed() > LINGER)
 }
 
 /// Locks a mutex of this module; what a panic left behind is still consistent, since every change is one step.

@@ -23,6 +23,7 @@ mod verbs;
 mod ws;
 
 use std::{
+    future::IntoFuture,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -188,14 +189,26 @@ impl Gateway {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let door = self.door.clone();
         let (readiness, grace) = (self.readiness.clone(), self.grace);
+        let (left, gone) = tokio::sync::oneshot::channel();
         let leave = async move {
             stop.await;
             readiness.drain();
             leave(&door, grace).await;
+            // Nobody waits for it when everything else has ended already.
+            let _ = left.send(());
         };
         // Frames are flushed when they are complete: waiting for more to fill a packet only delays them.
         let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        axum::serve(listener, service).with_graceful_shutdown(leave).await?;
+        let serving = axum::serve(listener, service).with_graceful_shutdown(leave);
+        // A request that never ends must not hold up the end of the gateway.
+        let overdue = async move {
+            let _ = gone.await;
+            tokio::time::sleep(grace / 4).await;
+        };
+        tokio::select! {
+            served = serving.into_future() => served?,
+            () = overdue => tracing::warn!("left with requests that had not ended"),
+        }
         Ok(())
     }
 }
@@ -224,5 +237,6 @@ async fn leave(door: &Door, grace: Duration) {
         }
     };
     let _ = tokio::time::timeout(grace / 4, gone).await;
+    life.tasks.stop();
     life.directory.leave().await;
 }

@@ -103,11 +103,15 @@ impl Life {
     pub(crate) async fn live(self: &Arc<Self>) {
         let mut ticks = tokio::time::interval(directory::RENEW);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // It leaves by itself, with the process: there is no life after this one.
+                () = self.tasks.stopping() => std::future::pending().await,
+            }
             match self.directory.renew().await {
-                Standing::Alive => self.shared.readiness.set("directory", true),
+                Standing::Alive => self.shared.readiness.note("directory", true),
                 Standing::Unknown => {
-                    self.shared.readiness.set("directory", false);
+                    self.shared.readiness.note("directory", false);
                     tracing::warn!("the lease in the directory could not be renewed");
                 }
                 Standing::Registered => {
@@ -191,6 +195,23 @@ impl Life {
         });
     }
 
+    /// Leaves topics that nobody here wants any more. The directory first: who comes meanwhile attaches anew, and waits
+    /// until every publisher knows.
+    fn forget_idle(self: &Arc<Self>) {
+        for topic in self.hub.idle() {
+            self.directory.detach(topic);
+            if self.hub.forget(topic) {
+                continue;
+            }
+            // Somebody came between the two, and took the entry for granted: what it missed is compared afterwards.
+            let life = Arc::clone(self);
+            self.tasks.spawn_until_stop(async move {
+                life.directory.attach([topic]).await;
+                life.want_compare();
+            });
+        }
+    }
+
     async fn register(self: Arc<Self>) {
         let life = Arc::clone(&self);
         self.directory.run(move || life.want_compare()).await;
@@ -209,7 +230,6 @@ impl Life {
                 continue;
             }
             asked_at = now;
-            self.shared.readiness.set("inbox", false);
             let asked = repair::users(&self).await;
             if self.blind.swap(asked.is_err(), Ordering::Relaxed) && asked.is_ok() {
                 self.want_compare();
@@ -235,13 +255,14 @@ impl Life {
                     conn.ping();
                 }
             }
-            let deaf = now - self.probed_at.load(Ordering::Relaxed) > DEAF_MS;
-            self.shared.readiness.set("inbox", !deaf);
-            self.shared.readiness.set("bus", self.shared.bus.is_ready());
+            // A broker that is away is away for every gateway: taking all of them out would end what still works. One that
+            // is there and gives this gateway nothing is this gateway's own trouble.
+            let (connected, deaf) =
+                (self.shared.bus.is_ready(), now - self.probed_at.load(Ordering::Relaxed) > DEAF_MS);
+            self.shared.readiness.note("bus", connected);
+            self.shared.readiness.set("inbox", !(connected && deaf));
             if tick.is_multiple_of(FORGET_TICKS) {
-                for topic in self.hub.forget_idle() {
-                    self.directory.detach(topic);
-                }
+                self.forget_idle();
             }
         }
     }

@@ -17,6 +17,8 @@ use service_kit::{
     telemetry,
 };
 
+use tracing::Instrument;
+
 use crate::{
     attach::actor,
     conn::Conn,
@@ -29,20 +31,24 @@ use crate::{
 /// Does what a frame asks; its answer goes to the connection's queue.
 pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: u32, verb: Verb) {
     conn.begin();
+    // Work that was begun is finished even when its connection goes.
+    let tasks = life.tasks.clone();
     match verb {
         Verb::Send(send) => life.shared.uplink.send(conn, re, send),
         Verb::Ping => conn.answer(frame::pong(re, clock::now_ms())),
         Verb::Hello(_) => conn.answer(frame::error(re, &Fault::conflict("this connection has said hello already"))),
         Verb::Renew { token } => {
             let (life, tokens, conn) = (Arc::clone(life), tokens.clone(), Arc::clone(conn));
-            life.tasks.clone().spawn(async move { conn.answer(renew(&life, &tokens, &conn, re, &token).await) });
+            let work = async move { conn.answer(renew(&life, &tokens, &conn, re, &token).await) };
+            tasks.spawn(work.in_current_span());
         }
         verb => {
             let (life, conn) = (Arc::clone(life), Arc::clone(conn));
-            life.tasks.clone().spawn(async move {
+            let work = async move {
                 let answer = ask(&life, &conn, re, verb).await;
                 conn.answer(answer.unwrap_or_else(|fault| frame::error(re, &fault)));
-            });
+            };
+            tasks.spawn(work.in_current_span());
         }
     }
 }

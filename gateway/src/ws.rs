@@ -22,6 +22,7 @@ use service_kit::{
     fault::{Fault, Kind},
 };
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite;
 
 use crate::{
     Door, attach,
@@ -59,14 +60,18 @@ async fn handshake(State(door): State<Door>, headers: HeaderMap, upgrade: WebSoc
         return Problem::new(Code::Forbidden, "this origin may not open a WebSocket here").into_response();
     }
     let token = bearer(&headers).map(str::to_owned);
-    let asked = headers.contains_key(http::header::SEC_WEBSOCKET_PROTOCOL);
+    // What is not supported is agreed to and then closed with 4009: a browser would not see why otherwise.
+    let (protocol, supported) = match asked_protocols(&headers) {
+        asked if asked.is_empty() || asked.iter().any(|asked| asked == JSON) => (JSON.to_owned(), true),
+        mut asked => (asked.swap_remove(0), false),
+    };
     upgrade
-        .protocols([JSON])
+        .protocols([protocol])
         .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_READ)
         .max_frame_size(MAX_READ)
         .on_upgrade(move |socket| async move {
-            if asked && socket.protocol().is_none() {
+            if !supported {
                 return goodbye(socket, Close::Unsupported).await;
             }
             // Boxed: what a connection needs at its beginning is not kept for its whole life.
@@ -76,6 +81,13 @@ async fn handshake(State(door): State<Door>, headers: HeaderMap, upgrade: WebSoc
             life.directory.end_session(conn.user, conn.number);
             tracing::debug!(connection.id = %conn.id, user.id = %conn.user, close = ?close, "a connection ended");
         })
+}
+
+/// The sub-protocols that a client offers, in its order.
+fn asked_protocols(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// The socket after its `hello`, or nothing when it was closed instead.
@@ -113,6 +125,10 @@ async fn enter(
                 return None;
             }
             Ok(Received::Control) => {}
+            Ok(Received::Goodbye) => {
+                wait_for_end(&mut socket).await;
+                return None;
+            }
             Ok(Received::Gone) => return None,
             Err(_) => {
                 goodbye(socket, Close::Unauthenticated).await;
@@ -133,7 +149,13 @@ async fn enter(
         Arc::new(Conn::new(life.next_number(), claims.sub, claims.sid, hello.presence, claims.exp, clock::now_ms()));
     let greeted = timeout(HELLO, attach::greet(&life, &conn, re, &hello)).await;
     let fault = match greeted {
-        Ok(Ok(())) => return Some((socket, life, conn, limiter)),
+        Ok(Ok(())) => {
+            // A life that ended meanwhile has closed its connections, and may have missed this one.
+            if !Arc::ptr_eq(&life, &door.life.load_full()) {
+                conn.close(Close::Restarting(0));
+            }
+            return Some((socket, life, conn, limiter));
+        }
         Ok(Err(fault)) => fault,
         Err(_) => Fault::new(Kind::Timeout, "your rooms could not be read in time; try again"),
     };
@@ -170,6 +192,8 @@ enum Received {
     Control,
     /// Something that ends the connection.
     Bad(Close),
+    /// The peer says goodbye.
+    Goodbye,
     /// The peer has gone.
     Gone,
 }
@@ -181,17 +205,13 @@ async fn receive(socket: &mut WebSocket) -> Received {
         Some(Ok(Message::Binary(bytes))) if bytes.len() <= MAX_FRAME => Received::Bad(Close::NotAFrame),
         Some(Ok(Message::Binary(_))) => Received::Bad(Close::FrameTooLarge),
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Control,
-        Some(Ok(Message::Close(_))) | None => Received::Gone,
-        Some(Err(error)) => {
-            let text = error.to_string();
-            if text.contains("too long") || text.contains("too big") {
-                Received::Bad(Close::FrameTooLarge)
-            } else if text.contains("UTF-8") || text.contains("utf-8") {
-                Received::Bad(Close::NotAFrame)
-            } else {
-                Received::Gone
-            }
-        }
+        Some(Ok(Message::Close(_))) => Received::Goodbye,
+        None => Received::Gone,
+        Some(Err(error)) => match error.into_inner().downcast_ref() {
+            Some(tungstenite::Error::Capacity(_)) => Received::Bad(Close::FrameTooLarge),
+            Some(tungstenite::Error::Utf8(_)) => Received::Bad(Close::NotAFrame),
+            _ => Received::Gone,
+        },
     }
 }
 
@@ -212,6 +232,10 @@ async fn serve(
                     Received::Text(text) => take(door, life, conn, &mut limiter, &text),
                     Received::Control => {}
                     Received::Bad(close) => conn.close(close),
+                    Received::Goodbye => {
+                        wait_for_end(&mut socket).await;
+                        return Close::Normal;
+                    }
                     Received::Gone => return Close::Away,
                 }
             }
@@ -279,10 +303,14 @@ async fn send(socket: &mut WebSocket, frame: Utf8Bytes) -> Result<(), axum::Erro
 
 /// Closes a socket: says why, then reads until the peer has answered, so that the reason is not lost with a reset.
 async fn goodbye(mut socket: WebSocket, close: Close) {
-    let farewell = async {
-        if socket.send(Message::Close(Some(close.frame()))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
-        }
-    };
-    let _ = timeout(GOODBYE, farewell).await;
+    let saying = socket.send(Message::Close(Some(close.frame())));
+    if timeout(GOODBYE, saying).await.is_ok_and(|said| said.is_ok()) {
+        wait_for_end(&mut socket).await;
+    }
+}
+
+/// Reads on until the closing handshake is over: reading is what sends the answer to the peer's close.
+async fn wait_for_end(socket: &mut WebSocket) {
+    let reading = async { while let Some(Ok(_)) = socket.recv().await {} };
+    let _ = timeout(GOODBYE, reading).await;
 }

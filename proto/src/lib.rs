@@ -3,6 +3,8 @@
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::too_many_lines,
+    clippy::large_futures,
     reason = "generated code; the documentation stands in the .proto files"
 )]
 

@@ -22,6 +22,7 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     // Written on changes only, read by probes: a plain lock, never held across an await.
     parts: Mutex<BTreeMap<&'static str, bool>>,
+    notes: Mutex<BTreeMap<&'static str, bool>>,
     draining: AtomicBool,
 }
 
@@ -35,6 +36,11 @@ impl Readiness {
     /// Says whether a part (a dependency, a worker) is ready.
     pub fn set(&self, part: &'static str, ready: bool) {
         self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part, ready);
+    }
+
+    /// Says whether a part is there that the process can do without for a while: shown, but no reason to be unready.
+    pub fn note(&self, part: &'static str, there: bool) {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(part, there);
     }
 
     /// From now on the process takes no new work.
@@ -51,7 +57,8 @@ impl Readiness {
 
     fn report(&self) -> serde_json::Value {
         let parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        json!({"ready": self.is_ready(), "draining": self.0.draining.load(Ordering::Relaxed), "parts": parts})
+        let notes = self.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        json!({"ready": self.is_ready(), "notes": notes, "draining": self.0.draining.load(Ordering::Relaxed), "parts": parts})
     }
 }
 

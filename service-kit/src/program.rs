@@ -46,7 +46,9 @@ impl Process {
     /// When the address cannot be had, or the transport fails.
     pub async fn serve_rpc(&self, routes: Routes) -> anyhow::Result<()> {
         let address = env::address(&self.settings, "PARLANCE_GRPC_LISTEN")?;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("PARLANCE_GRPC_LISTEN: cannot listen on {address}"))?;
         let serving = Tasks::new();
         let stop = serving.clone();
         let process = self.clone();
@@ -111,7 +113,9 @@ where
     let telemetry = telemetry::start(name, &settings)?;
     let grace = env::millis(&settings, "PARLANCE_SHUTDOWN_GRACE_MS")?;
     let address = env::address(&settings, "PARLANCE_ADMIN_LISTEN")?;
-    let admin = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let admin = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("PARLANCE_ADMIN_LISTEN: cannot listen on {address}"))?;
     let process =
         Process { settings, tasks: Tasks::new(), readiness: Readiness::new(), terminated: CancellationToken::new() };
     // Not ready before `work` says so: until then some part of it is missing.

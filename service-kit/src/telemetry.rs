@@ -28,6 +28,9 @@ const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,h2=warn,hyper=warn,towe
 /// Upper bounds of the latency histograms in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Upper bounds of the histograms of counts.
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 static TRACING: AtomicBool = AtomicBool::new(false);
 
@@ -80,6 +83,7 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
     METRICS.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), COUNTS))
             .unwrap_or_default()
             .build_recorder();
         let handle = recorder.handle();

@@ -23,6 +23,10 @@ const ADDRESSES: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:9090"];
 /// Where a server without configuration keeps its data, under the root.
 const DATA: &str = "parlance-data";
 
+/// What begins so is not in a reader's shell: our own settings, and what cargo tells the tests that it runs (some build
+/// scripts look at it, and would run again).
+const NOT_THE_READERS: [&str; 4] = ["PARLANCE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_EXE_"];
+
 /// A release build from nothing on two cores, and the start.
 const BUILDING: Duration = Duration::from_secs(18 * 60);
 /// All blocks that talk to the server.
@@ -167,9 +171,10 @@ impl Running {
         let mut bash = Command::new("bash");
         bash.arg(&file).current_dir(dir).process_group(0).stdin(Stdio::null());
         bash.stdout(out.try_clone().expect("the log once more")).stderr(out);
-        // The reader has no configuration, so the server gets none of ours.
-        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PARLANCE_")) {
-            bash.env_remove(name);
+        for (name, _) in env::vars_os() {
+            if NOT_THE_READERS.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                bash.env_remove(name);
+            }
         }
         Self { name, child: bash.spawn().expect("bash starts"), log }
     }

@@ -44,8 +44,17 @@ pub(super) fn routes() -> Router<Edge> {
         .merge(of_messages())
         .merge(of_files())
         .merge(of_notifications())
+        .route("/", get(|| async { page_later("the web client") }))
+        .route("/docs", get(|| async { page_later("the page of the contracts") }))
+        .route("/openapi.json", get(|| async { page_later("the OpenAPI document") }))
+        .route("/asyncapi.json", get(|| async { page_later("the AsyncAPI document") }))
         .route("/v1/admin", any(admin))
         .route("/v1/admin/{*rest}", any(admin))
+}
+
+/// What anybody may see once it is there.
+fn page_later(what: &str) -> Problem {
+    Problem::new(Code::Unprocessable, format!("{what} is not built yet; docs/protocol.md has the contract"))
 }
 
 fn of_users() -> Router<Edge> {

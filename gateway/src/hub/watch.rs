@@ -88,15 +88,18 @@ impl Watches {
         }
     }
 
-    /// Forgets users that nobody follows any more, and gives them.
-    pub(super) fn forget_idle(&self) -> Vec<UserId> {
-        let mut gone = Vec::new();
-        lock(&self.0).retain(|user, watched| {
-            if watched.conns.is_empty() {
-                gone.push(*user);
-            }
-            !watched.conns.is_empty()
-        });
+    /// Users that nobody follows any more.
+    pub(super) fn idle(&self) -> Vec<UserId> {
+        lock(&self.0).iter().filter(|(_, watched)| watched.conns.is_empty()).map(|(user, _)| *user).collect()
+    }
+
+    /// Forgets a user; false when somebody follows again.
+    pub(super) fn forget(&self, user: UserId) -> bool {
+        let mut all = lock(&self.0);
+        let gone = all.get(&user).is_none_or(|watched| watched.conns.is_empty());
+        if gone {
+            all.remove(&user);
+        }
         gone
     }
 }
