@@ -15,7 +15,7 @@ mod rooms;
 mod unbuilt;
 mod users;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::Router;
 
@@ -34,6 +34,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Browser origins that are allowed beside the server's own, exactly as browsers write them.
     pub allowed_origins: Arc<[String]>,
+    /// Addresses of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpAddr]>,
 }
 
 /// All REST routes, ready to be served: with request ids, traces, metrics, CORS, limits of size and time.

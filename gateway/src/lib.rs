@@ -24,7 +24,7 @@ mod ws;
 
 use std::{
     future::IntoFuture,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -62,6 +62,8 @@ const RESTART_MS: u64 = 500;
 pub struct Config {
     /// Browser origins beside the server's own.
     pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
     /// Whether rate limits hold.
     pub rate_limits: bool,
     /// Connections of one user; the oldest gives way to one more.
@@ -76,7 +78,12 @@ impl Config {
     /// # Errors
     /// When a setting cannot be read.
     pub fn from_get(get: &impl Get) -> Result<Self, Invalid> {
+        let proxies = env::list(get, "PARLANCE_TRUSTED_PROXIES")?;
+        let proxies = proxies.iter().map(|address| address.parse::<IpAddr>());
+        let proxies =
+            proxies.collect::<Result<_, _>>().map_err(|error| Invalid::new("PARLANCE_TRUSTED_PROXIES", error))?;
         Ok(Self {
+            trusted_proxies: proxies,
             allowed_origins: env::list(get, "PARLANCE_ALLOWED_ORIGINS")?,
             rate_limits: env::switch(get, "PARLANCE_RATE_LIMITS")?,
             most_connections: env::value(get, "PARLANCE_MAX_CONNECTIONS_PER_USER")?,
@@ -144,7 +151,13 @@ pub async fn start(
             forgetting.forget_idle();
         }
     });
-    let edge = Edge { services, tokens, limits, allowed_origins: config.allowed_origins.into() };
+    let edge = Edge {
+        services,
+        tokens,
+        limits,
+        allowed_origins: config.allowed_origins.into(),
+        trusted_proxies: config.trusted_proxies.into(),
+    };
     Ok(Gateway { door: Door { edge, life }, grace: config.grace, readiness })
 }
 

@@ -1,7 +1,7 @@
 //! One database behind two engines, chosen by URL: PostgreSQL for a cluster, SQLite for one process.
 //!
 //! Both speak one SQL text wherever possible: ids made by the program, instants as `bigint` milliseconds,
-//! `on conflict … returning`, no arrays. [`on_db!`] and [`on_tx!`] stamp one body for either engine.
+//! `on conflict … returning`, no arrays. [`crate::on_db!`] and [`crate::on_tx!`] stamp one body for either engine.
 
 use std::{str::FromStr, time::Duration};
 

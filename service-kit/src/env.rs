@@ -54,6 +54,11 @@ pub const SETTINGS: &[Known] = &[
         "",
         "browser origins that may open a WebSocket, separated by commas; empty: the server's own",
     ),
+    known(
+        "PARLANCE_TRUSTED_PROXIES",
+        "",
+        "addresses of load balancers whose X-Forwarded-For is believed, separated by commas",
+    ),
     known("PARLANCE_RATE_LIMITS", "on", "off lifts every rate limit; limits of size and of connections stay"),
     known("PARLANCE_MAX_CONNECTIONS_PER_USER", "10", "sockets of one user at one gateway; the oldest gives way"),
     known("PARLANCE_PRESENCE_GRACE_MS", "15000", "how long after the last sign of life a user is said to be offline"),

@@ -144,17 +144,36 @@ fn is_json(content_type: &[u8]) -> bool {
     essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
 }
 
-/// The address that the call came from.
+/// The address of the client that made the call.
 pub(super) struct Peer(pub(super) IpAddr);
 
-impl<S: Send + Sync> FromRequestParts<S> for Peer {
+impl FromRequestParts<Edge> for Peer {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        // Headers of proxies are not believed. Served without addresses (a test), all callers count as one.
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Self::Rejection> {
+        // Served without addresses (a test), all callers count as one.
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        Ok(Self(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())))
+        let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        Ok(Self(client_address(address, &parts.headers, &edge.trusted_proxies)))
     }
+}
+
+/// Who is behind the peer: the last of `X-Forwarded-For` that is not a trusted proxy itself, when the peer is one. What
+/// anybody else writes there is not believed.
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
+    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+    let mut address = peer;
+    for name in named.iter().rev() {
+        if !trusted.contains(&address) {
+            break;
+        }
+        match name.trim().parse() {
+            Ok(next) => address = next,
+            Err(_) => break,
+        }
+    }
+    address
 }
 
 /// A call that costs a password hash or makes something for strangers: counted by address before anything else.

@@ -108,6 +108,7 @@ pub(crate) async fn edge(signer: &Signer, limits: bool) -> (Edge, Arc<Keys>, Not
         tokens,
         limits: Limits::new(limits),
         allowed_origins: vec!["https://chat.example".to_owned()].into(),
+        trusted_proxies: Vec::new().into(),
     };
     (edge, keys, noted)
 }
