@@ -86,7 +86,8 @@ pub(crate) fn assemble(
         return truncated(room.id, from_rev, room.rev);
     }
     let mut ordered = rows.ordered(room, from_rev, visible_from_seq);
-    if ordered.len() > MOST {
+    // Where more was read than is given there may be still more, even when this member may not see all of it.
+    if ordered.len() > MOST || rows.messages.len() > MOST || rows.members.len() > MOST {
         return truncated(room.id, from_rev, room.rev);
     }
     let more = ordered.len() > limit;

@@ -69,3 +69,8 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+/// Whether PostgreSQL ended a transaction that another one waited for in a circle: doing it again is what it asks for.
+pub(crate) fn is_deadlock(error: &Error) -> bool {
+    matches!(error, Error::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40P01"))
+}

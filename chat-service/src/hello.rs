@@ -160,7 +160,8 @@ async fn read(app: &App, hellos: &[Hello]) -> Result<Vec<Answer>> {
     let cases: Vec<Option<Case>> = hellos
         .iter()
         .map(|hello| {
-            let person = people.get(&hello.actor.session)?.clone();
+            // In a batch the session may be known from somebody else's hello.
+            let person = people.get(&hello.actor.session).filter(|person| person.user.id == hello.actor.user)?.clone();
             let rooms = memberships.get(&hello.actor.user).cloned().unwrap_or_default();
             Some(case(hello, person, rooms))
         })
@@ -256,7 +257,8 @@ fn catch_up(
         let member = view.member();
         let changes =
             changes::assemble(&view.room, member.joined_rev, member.visible_from_seq, *rev, rows, changes::MOST);
-        left -= changes.messages.len() + changes.members.len() + changes.removed.len();
+        let infos = usize::from(changes.info.is_some());
+        left -= changes.messages.len() + changes.members.len() + changes.removed.len() + infos;
         all.push(changes);
     }
     all

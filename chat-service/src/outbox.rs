@@ -275,14 +275,23 @@ impl Outbox {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(error = %error, "the outbox could not be swept; trying again");
+            loop {
+                match self.sweep().await {
+                    // A backlog goes at once, as long as the publisher keeps up.
+                    Ok(SWEEP_ROWS) if self.0.waiting.capacity() > WAITING / 2 => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(error = %error, "the outbox could not be swept; trying again");
+                        break;
+                    }
+                }
             }
         }
     }
 
     /// Deletes what is published and no transaction has taken along, then takes over rows whose claim has run out.
-    async fn sweep(&self) -> Result<()> {
+    /// Tells how many.
+    async fn sweep(&self) -> Result<i64> {
         let rows = self.take_published();
         if !rows.is_empty()
             && let Err(error) = self.delete(&rows).await
@@ -291,25 +300,26 @@ impl Outbox {
             return Err(error);
         }
         if !self.0.bus.is_ready() {
-            return Ok(());
+            return Ok(0);
         }
         let mut tx = self.0.db.begin().await?;
         let sql = if tx.is_postgres() { CLAIM_POSTGRES } else { CLAIM_SQLITE };
         let taken: Vec<(Vec<u8>,)> =
             on_tx!(&mut tx, c => sqlx::query_as(sql).bind(CLAIM_MS).bind(SWEEP_ROWS).fetch_all(c).await)?;
         tx.commit().await?;
+        let rows = i64::try_from(taken.len()).unwrap_or(SWEEP_ROWS);
         for (encoded,) in taken {
             metrics::counter!("outbox_swept_total").increment(1);
             match Batch::decode(encoded.as_slice()) {
                 Ok(batch) => {
                     if self.0.waiting.send(batch).await.is_err() {
-                        return Ok(());
+                        return Ok(0);
                     }
                 }
                 Err(error) => tracing::error!(error = %error, "an outbox row cannot be read; it stays"),
             }
         }
-        Ok(())
+        Ok(rows)
     }
 
     async fn delete(&self, rows: &[Uuid]) -> Result<()> {

@@ -130,7 +130,10 @@ struct Settled {
 
 struct Moved {
     place: Place,
+    /// The read cursor moved, forth or back.
     read: bool,
+    /// It moved forth: marking as unread is nobody else's business.
+    advanced: bool,
     delivered: bool,
 }
 
@@ -198,23 +201,24 @@ fn judge(place: Option<Place>, marks: &[Mark]) -> Settled {
     if read {
         place.member.me_rev += 1;
     }
-    let moved = (read || delivered).then_some(Moved { place, read, delivered });
+    let advanced = place.member.read_seq > before.0;
+    let moved = (read || delivered).then_some(Moved { place, read, advanced, delivered });
     Settled { answers, moved }
 }
 
 /// Everybody in a small room hears of it, unless this member does not show receipts; one's own devices get their badge.
 fn announce(announcement: &mut Announcement, moved: &Moved) {
-    let Moved { place, read, delivered } = moved;
+    let Moved { place, read, advanced, delivered } = moved;
     let member = &place.member;
     if *read {
         let me = member.to_me(place.seq);
         announcement.me(member.user_id, MeChanged { room: member.room_id.to_wire(), me: Some(me) });
     }
-    if place.show_receipts && place.member_count <= MOST_MEMBERS {
+    if (*advanced || *delivered) && place.show_receipts && place.member_count <= MOST_MEMBERS {
         let receipt = Receipt {
             room: member.room_id.to_wire(),
             user: member.user_id.to_wire(),
-            read_seq: read.then_some(member.read_seq),
+            read_seq: advanced.then_some(member.read_seq),
             delivered_seq: delivered.then_some(member.delivered_seq),
         };
         announcement.receipt(member.room_id, receipt);

@@ -1,16 +1,13 @@
 //! A cluster of real processes: the line that says where it is, and one's own for stories that break things.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Stdio};
 use std::str::FromStr;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::process::Command;
 use uuid::Uuid;
 
 use crate::stack::{Stack, given};
@@ -20,7 +17,7 @@ const XTASK: &str = "PARLANCE_TEST_XTASK";
 /// While this file is in the cluster's folder, its chat-services do not publish: a hook of theirs for these stories.
 const HOLD: &str = "hold-publish";
 /// A cluster initialises PostgreSQL and RabbitMQ before it is ready.
-const STARTING: Duration = Duration::from_secs(180);
+pub(crate) const STARTING: Duration = Duration::from_secs(180);
 /// How long the processes of a cluster may take to end.
 const ENDING: Duration = Duration::from_secs(40);
 
@@ -79,11 +76,15 @@ fn process(entry: &str) -> anyhow::Result<(String, u32)> {
 /// A cluster that a story may break. It ends with its story.
 #[derive(Debug)]
 pub struct OwnCluster {
-    xtask: String,
-    dir: PathBuf,
+    pub(crate) xtask: String,
+    pub(crate) dir: PathBuf,
     child: Child,
-    ready: Ready,
+    pub(crate) ready: Ready,
     stack: Option<Stack>,
+    /// What xtask said on stderr: among other things, how each of its processes ended.
+    pub(crate) said: Arc<Mutex<Vec<String>>>,
+    /// Processes that stand still and have to go on before the cluster can end.
+    pub(crate) paused: Mutex<Vec<u32>>,
 }
 
 impl OwnCluster {
@@ -100,8 +101,10 @@ impl OwnCluster {
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("xtask starts");
+        let said = hears(child.stderr.take().expect("piped"));
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (heard, ready) = mpsc::channel();
         // A thread, because it has to read on to the end: whoever prints into a pipe that nobody reads stands still.
@@ -111,7 +114,8 @@ impl OwnCluster {
                 let _ = heard.send(line);
             }
         });
-        let mut cluster = Self { xtask, dir, child, ready: Ready::default(), stack: None };
+        let ready_line = Ready::default();
+        let mut cluster = Self { xtask, dir, child, ready: ready_line, stack: None, said, paused: Mutex::default() };
         let line = ready.recv_timeout(STARTING).expect("xtask says `ready` in time");
         cluster.ready = line.parse().expect("the ready line");
         cluster.stack = Some(Stack::of_cluster(&cluster.ready));
@@ -123,36 +127,9 @@ impl OwnCluster {
         self.stack.as_ref().expect("it is ready")
     }
 
-    /// Kills one replica (0, 1, …) of a service with SIGKILL.
-    pub async fn kills(&self, service: &str, replica: usize) {
-        let mut pids = self.ready.pids.iter().filter(|(name, _)| name == service);
-        let (_, pid) =
-            pids.nth(replica).unwrap_or_else(|| panic!("no {service} number {replica} in {:?}", self.ready.pids));
-        let done = Command::new("kill").args(["-KILL", &pid.to_string()]).status().await.expect("kill runs");
-        assert!(done.success(), "{service} {replica} was dead already");
-    }
-
-    /// Stops RabbitMQ and starts it again.
-    pub async fn restarts_the_broker(&self) {
-        let services = self.dir.join("services");
-        let restart = Command::new(&self.xtask).args(["services", "restart", "amqp", "--dir"]).arg(services).status();
-        let done =
-            tokio::time::timeout(STARTING, restart).await.expect("the broker is back in time").expect("xtask runs");
-        assert!(done.success(), "the broker was not restarted");
-    }
-
-    /// Empties Redis with FLUSHALL, spoken by hand: a client library would not make it any truer.
-    pub async fn empties_redis(&self) {
-        let address = self.ready.redis.trim_start_matches("redis://");
-        let (login, address) = address.rsplit_once('@').map_or((None, address), |(login, host)| (Some(login), host));
-        let address = address.split('/').next().expect("split has a first part");
-        let mut socket = TcpStream::connect(address).await.expect("redis listens");
-        let auth = login.and_then(|login| login.split_once(':')).map(|(_, password)| format!("AUTH {password}\r\n"));
-        let commands = format!("{}FLUSHALL\r\nQUIT\r\n", auth.unwrap_or_default());
-        socket.write_all(commands.as_bytes()).await.expect("redis reads");
-        let mut answer = String::new();
-        crate::within("answer of redis", socket.read_to_string(&mut answer)).await.expect("redis answers");
-        assert!(!answer.contains("-ERR") && answer.matches("+OK").count() >= 2, "{answer}");
+    /// The folder with its logs and its services.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// From now on chat-service commits and acknowledges, but starts no publishing.
@@ -166,8 +143,24 @@ impl OwnCluster {
     }
 }
 
+/// Repeats what a child says on stderr, and keeps it.
+fn hears(stderr: ChildStderr) -> Arc<Mutex<Vec<String>>> {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&said);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            log.lock().expect("no panic while it is held").push(line);
+        }
+    });
+    said
+}
+
 impl Drop for OwnCluster {
     fn drop(&mut self) {
+        for pid in self.paused.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = std::process::Command::new("kill").args(["-CONT", &pid.to_string()]).status();
+        }
         // SIGTERM, so that xtask takes its processes down with it; a plain kill would leave them to their tethers.
         let _ = std::process::Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let until = std::time::Instant::now() + ENDING;

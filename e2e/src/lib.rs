@@ -12,6 +12,7 @@
     reason = "tests read their own switches from the environment and spawn on the test's runtime"
 )]
 
+mod breaking;
 mod cluster;
 mod device;
 pub mod forged;
@@ -21,10 +22,11 @@ mod person;
 mod raw;
 mod stack;
 
+pub use breaking::Signal;
 pub use cluster::{OwnCluster, Ready};
 pub use device::{Device, Held};
 pub use in_process::OwnStandalone;
-pub use patience::{PATIENCE, eventually, tell, within};
+pub use patience::{PATIENCE, eventually, lasts, tell, within};
 pub use person::Person;
 pub use raw::{Heard, Raw};
 pub use stack::Stack;

@@ -15,6 +15,11 @@ pub fn tell(story: impl Future<Output = ()>) {
     runtime.block_on(story);
 }
 
+/// Lets a fault last: the one wait that is for a time, because the length of the fault is what the story is about.
+pub async fn lasts(fault: Duration) {
+    tokio::time::sleep(fault).await;
+}
+
 /// Waits for a future, and says what did not come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {

@@ -17,6 +17,7 @@ use crate::{
     frame::{self, Close, Hello},
     hub::lock,
     life::Life,
+    repair,
 };
 
 /// Reads of one attachment: each further one is caused by a change that came between attaching and reading.
@@ -51,9 +52,10 @@ pub(crate) async fn greet(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, hello: &H
     if let Some(oldest) = life.hub.add(conn, life.shared.most_connections) {
         oldest.close(Close::TooManyConnections);
     }
-    life.directory.attach([Topic::User(conn.user)]).await;
+    life.refuse_when_over(conn);
+    let known = life.directory.attach([Topic::User(conn.user)]).await;
     let list = life.shared.services.sync.clone().memberships(actor(conn)).await?.into_inner();
-    hold_all(life, conn, list.items.iter().filter_map(Seen::of).map(|(room, _)| room)).await;
+    hold_all(life, conn, list.items.iter().filter_map(Seen::of).map(|(room, _)| room), known).await;
     for _ in 0..ATTEMPTS {
         let request = HelloRequest {
             actor: Some(actor(conn)),
@@ -72,7 +74,7 @@ pub(crate) async fn greet(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, hello: &H
             begin(life, conn, re, hello, &reply, &seen);
             return Ok(());
         }
-        hold_all(life, conn, distrusted).await;
+        hold_all(life, conn, distrusted, known).await;
     }
     Err(Fault::unavailable("your rooms change too fast to be read; try again"))
 }
@@ -81,8 +83,9 @@ fn covers(life: &Life, conn: &Conn, room: RoomId, rev: i64) -> bool {
     life.hub.find(room).is_some_and(|room| lock(&room).covers(conn, rev))
 }
 
-/// Attaches a connection to rooms, anew to those that it is attached to, and waits until every publisher knows.
-async fn hold_all(life: &Life, conn: &Arc<Conn>, rooms: impl IntoIterator<Item = RoomId>) {
+/// Attaches a connection to rooms, anew to those that it is attached to, and, when it may, waits until every publisher
+/// knows.
+async fn hold_all(life: &Life, conn: &Arc<Conn>, rooms: impl IntoIterator<Item = RoomId>, may_wait: bool) {
     let rooms: Vec<RoomId> = rooms.into_iter().collect();
     for room in &rooms {
         if let Some(room) = life.hub.find(*room) {
@@ -90,7 +93,12 @@ async fn hold_all(life: &Life, conn: &Arc<Conn>, rooms: impl IntoIterator<Item =
         }
         life.hub.hold(conn, *room);
     }
-    life.directory.attach(rooms.into_iter().map(Topic::Room)).await;
+    let topics = rooms.into_iter().map(Topic::Room);
+    if may_wait {
+        life.directory.attach(topics).await;
+    } else {
+        life.directory.attach_within(topics, Duration::ZERO).await;
+    }
 }
 
 /// Writes `welcome`, then everything that was held above it.
@@ -103,7 +111,11 @@ fn begin(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, hello: &Hello, reply: &Hel
     }
     let welcome = frame::Welcome { connection: conn.id, session: conn.session, server_time: clock::now_ms(), reply };
     conn.push(frame::welcome(re, &welcome));
-    life.hub.user_read(conn.user, reply.user_rev);
+    if !life.hub.greeted(conn, reply.user_rev) {
+        // What an older connection of the user should have heard in between may have been lost.
+        let (life, user) = (Arc::clone(life), conn.user);
+        life.tasks.clone().spawn_until_stop(async move { repair::user(&life, user).await });
+    }
     for (room, seen) in seen {
         if let Some(shared) = life.hub.find(*room) {
             let after = lock(&shared).release(conn, seen.rev, seen.visible_from_seq);
@@ -139,8 +151,9 @@ pub(crate) async fn join(life: &Arc<Life>, user: UserId, room: RoomId) {
     let Some(first) = conns.first() else { return };
     life.directory.attach([Topic::Room(room)]).await;
     let shared = life.hub.room(room);
+    let actor = actor(first);
     for _ in 0..ATTEMPTS {
-        let request = RoomRequest { actor: Some(actor(first)), room: room.to_wire() };
+        let request = RoomRequest { actor: Some(actor.clone()), room: room.to_wire() };
         let reply = match life.shared.services.sync.clone().read_room(request).await {
             Ok(reply) => reply.into_inner(),
             Err(_) => {
@@ -153,6 +166,7 @@ pub(crate) async fn join(life: &Arc<Life>, user: UserId, room: RoomId) {
             conns.iter().for_each(|conn| lock(&shared).detach(conn));
             return;
         };
+        conns.retain(|conn| life.hub.has(conn));
         if conns.iter().all(|conn| lock(&shared).covers(conn, seen.rev)) {
             let frame = frame::event::joined(view);
             for conn in &conns {

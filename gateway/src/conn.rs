@@ -225,7 +225,7 @@ impl Conn {
         if self.is_welcomed() {
             return false;
         }
-        if out.early.len() < MAX_COALESCED {
+        if out.early.len() < MAX_COALESCED || matches!(early, Early::Joined(_)) {
             out.early.push(early);
         }
         true

@@ -76,6 +76,8 @@ struct State {
     sessions: HashMap<(UserId, u64), (u64, bool)>,
     epoch: Option<String>,
     renewals: u64,
+    /// Somebody goes on without having waited for the operations up to this number; 0 when nobody does.
+    impatient: u64,
     /// Renewals in a row that counted other entries than ours.
     differing: u32,
 }
@@ -103,6 +105,11 @@ impl Directory {
     /// Wants to hear of these topics, and waits until every publisher knows. False when that took too long: it goes on
     /// in the background, and [`Directory::run`] tells when it is done.
     pub(crate) async fn attach(&self, topics: impl IntoIterator<Item = Topic>) -> bool {
+        self.attach_within(topics, PATIENCE).await
+    }
+
+    /// The same with another patience: none for whoever has waited before.
+    pub(crate) async fn attach_within(&self, topics: impl IntoIterator<Item = Topic>, patience: Duration) -> bool {
         let last = {
             let mut state = lock(&self.state);
             let mut last = 0;
@@ -121,7 +128,15 @@ impl Directory {
         };
         self.wake.notify_one();
         let mut acked = self.acked.subscribe();
-        timeout(PATIENCE, acked.wait_for(|acked| *acked >= last)).await.is_ok()
+        if timeout(patience, acked.wait_for(|acked| *acked >= last)).await.is_ok() {
+            return true;
+        }
+        let mut state = lock(&self.state);
+        let late = *self.acked.borrow() < last;
+        if late {
+            state.impatient = state.impatient.max(last);
+        }
+        !late
     }
 
     /// Does not want to hear of a topic any more.
@@ -153,8 +168,8 @@ impl Directory {
         self.wake.notify_one();
     }
 
-    /// Sends what is queued, for ever. `late` is called after operations went through that had to be tried again: what
-    /// was published meanwhile may have been missed.
+    /// Sends what is queued, for ever. `late` is called after operations went through that had to be tried again, or that
+    /// somebody did not wait for: what was published meanwhile may have been missed.
     pub(crate) async fn run(&self, late: impl Fn()) {
         loop {
             let woken = self.wake.notified();
@@ -179,11 +194,21 @@ impl Directory {
                 failed = true;
                 tokio::time::sleep(PAUSE).await;
             }
-            self.acked.send_replace(last);
-            if failed {
+            if self.acknowledge(last) || failed {
                 late();
             }
         }
+    }
+
+    /// Notes that operations up to `last` are acknowledged; true when somebody has not waited for that.
+    fn acknowledge(&self, last: u64) -> bool {
+        let mut state = lock(&self.state);
+        self.acked.send_replace(last);
+        let impatient = state.impatient;
+        if impatient <= last {
+            state.impatient = 0;
+        }
+        impatient > 0
     }
 
     async fn update(&self, request: UpdateRequest) -> Outcome {

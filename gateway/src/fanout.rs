@@ -32,7 +32,8 @@ pub(crate) async fn run(life: Arc<Life>, mut inbox: Inbox) {
     }
 }
 
-fn arrived(life: &Arc<Life>, parcel: &bus::Parcel) {
+/// Works off one parcel.
+pub(crate) fn arrived(life: &Arc<Life>, parcel: &bus::Parcel) {
     let span = tracing::info_span!("deliver");
     telemetry::adopt(&span, parcel.traceparent.as_deref());
     let _entered = span.enter();

@@ -18,7 +18,7 @@ use self::{room::Room, watch::Watches};
 use crate::conn::Conn;
 
 /// How long a room or user without local connections stays attached, against churn.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 
 /// A room behind its own lock: rooms do not wait for one another.
 pub(crate) type SharedRoom = Arc<Mutex<Room>>;
@@ -41,6 +41,12 @@ struct User {
     /// Every room that one of the connections was attached to; may name some that it is not in any more.
     rooms: HashSet<RoomId>,
     idle_since: Option<Instant>,
+}
+
+impl User {
+    fn has(&self, conn: &Conn) -> bool {
+        self.conns.iter().any(|other| other.number == conn.number)
+    }
 }
 
 impl Hub {
@@ -125,6 +131,18 @@ impl Hub {
         follows
     }
 
+    /// Notes what the `hello` of a connection has covered. False when the user's other connections may have missed what
+    /// is new in it, or this one what they have heard since: the user is to be read anew.
+    pub(crate) fn greeted(&self, conn: &Conn, rev: i64) -> bool {
+        let mut users = lock(&self.users);
+        let Some(state) = users.get_mut(&conn.user) else { return true };
+        let alone = !state.conns.iter().any(|other| other.number != conn.number && other.is_welcomed());
+        if rev > state.rev && alone {
+            state.rev = rev;
+        }
+        rev == state.rev
+    }
+
     /// Notes what a fresh read of a user has covered.
     pub(crate) fn user_read(&self, user: UserId, rev: i64) {
         if let Some(state) = lock(&self.users).get_mut(&user) {
@@ -138,12 +156,25 @@ impl Hub {
         rooms.into_iter().filter(|id| self.find(*id).is_some_and(|room| lock(&room).has(user))).collect()
     }
 
-    /// Attaches a connection to a room with everything held back; false when it is attached already.
-    pub(crate) fn hold(&self, conn: &Arc<Conn>, room: RoomId) -> bool {
-        if let Some(user) = lock(&self.users).get_mut(&conn.user) {
-            user.rooms.insert(room);
+    /// Whether a connection is still here.
+    pub(crate) fn has(&self, conn: &Conn) -> bool {
+        lock(&self.users).get(&conn.user).is_some_and(|user| user.has(conn))
+    }
+
+    /// Attaches a connection to a room with everything held back; false when it is attached already, or gone.
+    pub(crate) fn hold(&self, conn: &Arc<Conn>, id: RoomId) -> bool {
+        match lock(&self.users).get_mut(&conn.user) {
+            Some(user) if user.has(conn) => user.rooms.insert(id),
+            _ => return false,
+        };
+        let room = self.room(id);
+        let held = lock(&room).hold(conn);
+        if !self.has(conn) {
+            // It went between the two, and was not found in this room.
+            lock(&room).detach(conn);
+            return false;
         }
-        lock(&self.room(room)).hold(conn)
+        held
     }
 
     /// Topics that have been without connections for long enough. They stay until [`Hub::forget`].
@@ -197,3 +228,7 @@ fn is_over(since: Option<Instant>) -> bool {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "hub/hub_tests.rs"]
+mod tests;

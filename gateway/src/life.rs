@@ -22,10 +22,11 @@ use tokio::sync::Notify;
 
 use crate::{
     attach,
+    conn::Conn,
     directory::{self, Directory, Standing},
     fanout,
     frame::{Close, HEARTBEAT_MS},
-    hub::{Hub, lock, room::After},
+    hub::{Hub, SharedRoom, lock, room::After},
     repair,
     services::Services,
     uplink::Uplink,
@@ -72,6 +73,7 @@ pub(crate) struct Life {
     probed_at: AtomicI64,
     /// Neither events nor heads are to be had: nothing is delivered, since a removal could be missed.
     blind: AtomicBool,
+    over: AtomicBool,
 }
 
 impl Life {
@@ -89,6 +91,7 @@ impl Life {
             compare: Notify::new(),
             probed_at: AtomicI64::new(clock::now_ms()),
             blind: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         });
         tracing::info!(gateway.boot = %boot, "a gateway's life begins");
         life.tasks.spawn_until_stop(fanout::run(Arc::clone(&life), inbox));
@@ -133,7 +136,15 @@ impl Life {
 
     /// Closes every connection: their clients resume elsewhere, or here in the next life.
     pub(crate) fn close_all(&self) {
+        self.over.store(true, Ordering::SeqCst);
         for conn in self.hub.all() {
+            conn.close(Close::Restarting(RESTART_MS));
+        }
+    }
+
+    /// Whoever comes when the connections have been closed has to go as well.
+    pub(crate) fn refuse_when_over(&self, conn: &Conn) {
+        if self.over.load(Ordering::SeqCst) {
             conn.close(Close::Restarting(RESTART_MS));
         }
     }
@@ -191,8 +202,16 @@ impl Life {
                 metrics::counter!("repairs_total", "why" => "gap").increment(1);
                 repair::room(&life, &room, id).await;
             }
-            lock(&room).end_repair();
+            life.end_repair(&room, id);
         });
+    }
+
+    /// Ends a repair, and begins another when an early event came too late for this one.
+    pub(crate) fn end_repair(self: &Arc<Self>, room: &SharedRoom, id: RoomId) {
+        let again = lock(room).end_repair();
+        if again {
+            self.repair_early(id);
+        }
     }
 
     /// Leaves topics that nobody here wants any more. The directory first: who comes meanwhile attaches anew, and waits
@@ -245,15 +264,8 @@ impl Life {
             ticks.tick().await;
             tick += 1;
             let now = clock::now_ms();
-            let silent = i64::try_from(2 * HEARTBEAT_MS).unwrap_or(i64::MAX);
             for conn in self.hub.all() {
-                if conn.expires_at() * 1000 <= now {
-                    conn.close(Close::TokenExpired);
-                } else if now - conn.heard_at() > silent {
-                    conn.close(Close::Away);
-                } else if conn.number % BEATS == tick % BEATS {
-                    conn.ping();
-                }
+                look_at(&conn, now, tick);
             }
             // A broker that is away is away for every gateway: taking all of them out would end what still works. One that
             // is there and gives this gateway nothing is this gateway's own trouble.
@@ -267,3 +279,19 @@ impl Life {
         }
     }
 }
+
+/// Closes a connection whose time is over or whose peer has been silent for two heartbeats; pings it in its turn.
+fn look_at(conn: &Conn, now: i64, tick: u64) {
+    let silent = i64::try_from(2 * HEARTBEAT_MS).unwrap_or(i64::MAX);
+    if conn.expires_at() * 1000 <= now {
+        conn.close(Close::TokenExpired);
+    } else if now - conn.heard_at() > silent {
+        conn.close(Close::Away);
+    } else if conn.number % BEATS == tick % BEATS {
+        conn.ping();
+    }
+}
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;

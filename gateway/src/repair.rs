@@ -52,7 +52,14 @@ pub(crate) async fn run(life: Arc<Life>) {
 
 /// Compares the heads of all rooms and users, and repairs what is behind.
 async fn compare(life: &Arc<Life>, patience: Duration) -> Result<(), Status> {
-    users(life).await?;
+    // A user who cannot be read keeps no room from its repair.
+    let read = users(life).await;
+    rooms(life, patience).await?;
+    read
+}
+
+/// Compares the heads of all rooms, and repairs what is behind.
+async fn rooms(life: &Arc<Life>, patience: Duration) -> Result<(), Status> {
     let mut behind = Vec::new();
     for slice in life.hub.heads().chunks(SLICE) {
         let request = HeadsRequest { rooms: slice.iter().map(|(room, _)| room.to_wire()).collect(), users: Vec::new() };
@@ -75,7 +82,7 @@ async fn compare(life: &Arc<Life>, patience: Duration) -> Result<(), Status> {
             if mine {
                 metrics::counter!("repairs_total", "why" => "heads").increment(1);
                 self::room(life, &room, id).await;
-                lock(&room).end_repair();
+                life.end_repair(&room, id);
             }
         })
         .await;
@@ -86,7 +93,7 @@ async fn compare(life: &Arc<Life>, patience: Duration) -> Result<(), Status> {
 pub(crate) async fn room(life: &Arc<Life>, shared: &SharedRoom, id: RoomId) {
     let mut fed = 0;
     for _ in 0..ATTEMPTS {
-        let Some(after_rev) = lock(shared).delivered() else { return };
+        let Some(after_rev) = lock(shared).begin_read() else { return };
         let request = RepairRequest { room: id.to_wire(), after_rev };
         match life.shared.services.sync.clone().repair(request).await {
             Ok(reply) => {
@@ -117,16 +124,19 @@ pub(crate) async fn room(life: &Arc<Life>, shared: &SharedRoom, id: RoomId) {
 /// # Errors
 /// When chat-service cannot be asked.
 pub(crate) async fn users(life: &Arc<Life>) -> Result<(), Status> {
+    let mut read = Ok(());
     for slice in life.hub.user_heads().chunks(SLICE) {
         let request = HeadsRequest { rooms: Vec::new(), users: slice.iter().map(|(user, _)| user.to_wire()).collect() };
         let heads = life.shared.services.sync.clone().heads(request).await?.into_inner().users;
         for ((user, ours), head) in slice.iter().zip(heads) {
-            if head > *ours {
-                standing(life, *user).await?;
+            if head > *ours
+                && let Err(status) = standing(life, *user).await
+            {
+                read = Err(status);
             }
         }
     }
-    Ok(())
+    read
 }
 
 /// Reads anew what stands of a user, until that has worked.
@@ -163,6 +173,8 @@ async fn standing(life: &Arc<Life>, user: UserId) -> Result<(), Status> {
     for room in attached.into_iter().filter(|room| !member.contains(room)) {
         attach::check(life, user, room).await;
     }
-    life.hub.user_read(user, reply.user_rev);
+    if life.hub.conns(user).len() == conns.len() {
+        life.hub.user_read(user, reply.user_rev);
+    }
     Ok(())
 }

@@ -145,6 +145,10 @@ async fn watch(life: &Life, conn: &Arc<Conn>, re: u32, add: &[UserId], remove: &
     if !life.hub.watches.add(conn, &users) {
         return Err(Fault::unprocessable("add: this connection would follow more than 500 users"));
     }
+    if !life.hub.has(conn) {
+        // It went meanwhile, and was not found among those who follow.
+        life.hub.watches.remove(conn);
+    }
     life.directory.attach(users.iter().map(|user| Topic::Presence(*user))).await;
     let states = life.shared.services.presence.clone().states(StatesRequest { users: allowed }).await;
     let items = states.inspect_err(|_| life.hub.watches.drop(conn, &users))?.into_inner().items;

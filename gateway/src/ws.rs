@@ -21,7 +21,7 @@ use service_kit::{
     clock,
     fault::{Fault, Kind},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite;
 
 use crate::{
@@ -70,17 +70,24 @@ async fn handshake(State(door): State<Door>, headers: HeaderMap, upgrade: WebSoc
         .read_buffer_size(READ_BUFFER)
         .max_message_size(MAX_READ)
         .max_frame_size(MAX_READ)
-        .on_upgrade(move |socket| async move {
-            if !supported {
-                return goodbye(socket, Close::Unsupported).await;
-            }
-            // Boxed: what a connection needs at its beginning is not kept for its whole life.
-            let Some((socket, life, conn, limiter)) = Box::pin(enter(socket, &door, token)).await else { return };
-            let close = serve(socket, &door, &life, &conn, limiter).await;
-            life.hub.remove(&conn);
-            life.directory.end_session(conn.user, conn.number);
-            tracing::debug!(connection.id = %conn.id, user.id = %conn.user, close = ?close, "a connection ended");
-        })
+        .on_upgrade(move |socket| attend(socket, door, token, supported))
+}
+
+/// The whole life of a connection: what it needs for that, every idle one holds.
+async fn attend(mut socket: WebSocket, door: Door, token: Option<String>, supported: bool) {
+    if !supported {
+        return Box::pin(goodbye(&mut socket, Close::Unsupported)).await;
+    }
+    // Boxed: what a connection needs at its beginning is not kept for its whole life.
+    let Some(mut entered) = Box::pin(enter(socket, &door, token)).await else { return };
+    let (socket, life, conn, limiter) = &mut *entered;
+    let (close, tell) = serve(socket, &door, life, conn, limiter).await;
+    if tell {
+        Box::pin(goodbye(socket, close)).await;
+    }
+    life.hub.remove(conn);
+    life.directory.end_session(conn.user, conn.number);
+    tracing::debug!(connection.id = %conn.id, user.id = %conn.user, close = ?close, "a connection ended");
 }
 
 /// The sub-protocols that a client offers, in its order.
@@ -90,15 +97,15 @@ fn asked_protocols(headers: &HeaderMap) -> Vec<String> {
     names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
+/// A socket that has said `hello`, and what belongs to it. Boxed: it is moved, and a future keeps room for each move.
+type Entered = (WebSocket, Arc<Life>, Arc<Conn>, FrameLimiter);
+
 /// The socket after its `hello`, or nothing when it was closed instead.
-async fn enter(
-    mut socket: WebSocket,
-    door: &Door,
-    token: Option<String>,
-) -> Option<(WebSocket, Arc<Life>, Arc<Conn>, FrameLimiter)> {
+async fn enter(mut socket: WebSocket, door: &Door, token: Option<String>) -> Option<Box<Entered>> {
     let mut limiter = door.edge.limits.frames();
+    let deadline = Instant::now() + HELLO;
     let (re, hello) = loop {
-        let received = timeout(HELLO, receive(&mut socket)).await;
+        let received = timeout_at(deadline, receive(&mut socket)).await;
         match received {
             Ok(Received::Text(text)) => match frame::parse(&text) {
                 Parsed::Frame { id, verb: Verb::Hello(hello) } => break (id, hello),
@@ -107,21 +114,21 @@ async fn enter(
                     if !matches!(limiter.check(), Verdict::Allowed)
                         || send(&mut socket, frame::error(id, &fault)).await.is_err()
                     {
-                        goodbye(socket, Close::Unauthenticated).await;
+                        goodbye(&mut socket, Close::Unauthenticated).await;
                         return None;
                     }
                 }
                 Parsed::NotAFrame => {
-                    goodbye(socket, Close::NotAFrame).await;
+                    goodbye(&mut socket, Close::NotAFrame).await;
                     return None;
                 }
                 Parsed::Frame { .. } | Parsed::Refused { .. } => {
-                    goodbye(socket, Close::Unauthenticated).await;
+                    goodbye(&mut socket, Close::Unauthenticated).await;
                     return None;
                 }
             },
             Ok(Received::Bad(close)) => {
-                goodbye(socket, close).await;
+                goodbye(&mut socket, close).await;
                 return None;
             }
             Ok(Received::Control) => {}
@@ -131,7 +138,7 @@ async fn enter(
             }
             Ok(Received::Gone) => return None,
             Err(_) => {
-                goodbye(socket, Close::Unauthenticated).await;
+                goodbye(&mut socket, Close::Unauthenticated).await;
                 return None;
             }
         }
@@ -140,7 +147,7 @@ async fn enter(
         Ok(claims) => claims,
         Err((frame, close)) => {
             let _ = send(&mut socket, frame(re)).await;
-            goodbye(socket, close).await;
+            goodbye(&mut socket, close).await;
             return None;
         }
     };
@@ -154,7 +161,7 @@ async fn enter(
             if !Arc::ptr_eq(&life, &door.life.load_full()) {
                 conn.close(Close::Restarting(0));
             }
-            return Some((socket, life, conn, limiter));
+            return Some(Box::new((socket, life, conn, limiter)));
         }
         Ok(Err(fault)) => fault,
         Err(_) => Fault::new(Kind::Timeout, "your rooms could not be read in time; try again"),
@@ -162,7 +169,7 @@ async fn enter(
     life.hub.remove(&conn);
     let close = if fault.kind == Kind::Unauthenticated { Close::Revoked } else { Close::Internal };
     let _ = send(&mut socket, frame::error(re, &fault)).await;
-    goodbye(socket, close).await;
+    goodbye(&mut socket, close).await;
     None
 }
 
@@ -215,43 +222,38 @@ async fn receive(socket: &mut WebSocket) -> Received {
     }
 }
 
-/// Reads and writes until one side ends it.
+/// Reads and writes until one side ends it. Gives why, and whether the peer is still to be told.
 async fn serve(
-    mut socket: WebSocket,
+    socket: &mut WebSocket,
     door: &Door,
     life: &Arc<Life>,
     conn: &Arc<Conn>,
-    mut limiter: FrameLimiter,
-) -> Close {
+    limiter: &mut FrameLimiter,
+) -> (Close, bool) {
     loop {
         tokio::select! {
             () = conn.woken() => {}
-            received = receive(&mut socket), if !conn.is_busy() => {
+            received = receive(socket), if !conn.is_busy() => {
                 conn.heard(clock::now_ms());
                 match received {
-                    Received::Text(text) => take(door, life, conn, &mut limiter, &text),
+                    Received::Text(text) => take(door, life, conn, limiter, &text),
                     Received::Control => {}
                     Received::Bad(close) => conn.close(close),
                     Received::Goodbye => {
-                        wait_for_end(&mut socket).await;
-                        return Close::Normal;
+                        Box::pin(wait_for_end(socket)).await;
+                        return (Close::Normal, false);
                     }
-                    Received::Gone => return Close::Away,
+                    Received::Gone => return (Close::Away, false),
                 }
             }
         }
         let outgoing = conn.take();
         let close = outgoing.close;
-        if conn.is_cut() || drain(&mut socket, conn, outgoing).await.is_err() {
-            let close = if conn.is_cut() { Close::TooSlow } else { Close::Away };
-            if close == Close::TooSlow {
-                goodbye(socket, close).await;
-            }
-            return close;
+        if conn.is_cut() || drain(socket, conn, outgoing).await.is_err() {
+            return if conn.is_cut() { (Close::TooSlow, true) } else { (Close::Away, false) };
         }
         if let Some(close) = close {
-            goodbye(socket, close).await;
-            return close;
+            return (close, true);
         }
     }
 }
@@ -302,10 +304,10 @@ async fn send(socket: &mut WebSocket, frame: Utf8Bytes) -> Result<(), axum::Erro
 }
 
 /// Closes a socket: says why, then reads until the peer has answered, so that the reason is not lost with a reset.
-async fn goodbye(mut socket: WebSocket, close: Close) {
+async fn goodbye(socket: &mut WebSocket, close: Close) {
     let saying = socket.send(Message::Close(Some(close.frame())));
     if timeout(GOODBYE, saying).await.is_ok_and(|said| said.is_ok()) {
-        wait_for_end(&mut socket).await;
+        wait_for_end(socket).await;
     }
 }
 
@@ -313,4 +315,28 @@ async fn goodbye(mut socket: WebSocket, close: Close) {
 async fn wait_for_end(socket: &mut WebSocket) {
     let reading = async { while let Some(Ok(_)) = socket.recv().await {} };
     let _ = timeout(GOODBYE, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that a function with these parameters returns; it is not called.
+    fn size_of_future<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_keeps_little_beside_its_socket() {
+        let (task, socket) = (size_of_future(attend), size_of::<WebSocket>());
+        println!(
+            "the task of a connection: {task} bytes, of which {socket} are the socket; Conn: {}",
+            size_of::<Conn>()
+        );
+        assert!(task <= MOST_OF_A_TASK, "the task of a connection has {task} bytes");
+        assert!(size_of::<Conn>() <= 320, "Conn has {} bytes", size_of::<Conn>());
+    }
+
+    /// Idle memory is bounded by this: raise it only with a measurement of what an idle connection takes.
+    const MOST_OF_A_TASK: usize = 3_328;
 }

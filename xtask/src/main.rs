@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's automation, in Rust so that it runs and reads like the rest.
 
+mod bench;
 mod cluster;
 mod entropy;
 mod environment;
@@ -32,6 +33,8 @@ enum Command {
     Services(services::Command),
     /// A whole installation of real processes behind HAProxy, until a signal ends it
     Cluster(cluster::Options),
+    /// The whole installation under measured load; writes docs/performance.md
+    Bench(bench::Options),
     /// Everything that has to pass before a merge, the same at the desk and in CI
     Test,
 }
@@ -42,6 +45,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Services(command) => services::run(command).await,
         Command::Cluster(options) => cluster::run(options).await,
+        Command::Bench(options) => bench::run(options).await,
         Command::Test => gate::run().await,
     };
     match outcome {

@@ -172,7 +172,7 @@ pub(crate) fn check_form(item: &Item) -> Result<(), Fault> {
         // Attachments may come without a text; that they are not built yet is said after the permission.
         if item.text.is_empty() && item.unbuilt { Ok(()) } else { Err(fault) }
     })?;
-    if item.meta.as_deref().is_some_and(|meta| meta.contains("\\u0000") || meta.contains('\0')) {
+    if item.meta.as_deref().is_some_and(|meta| meta.contains('\0')) {
         return Err(Fault::bad_request("meta: must not contain U+0000"));
     }
     if item.reply_to.is_some_and(|seq| seq < 1) {

@@ -69,7 +69,9 @@ pub(super) async fn write(
     let column = |value: fn(&MessageRow) -> i64| plan.inserts.iter().map(value).collect::<Vec<i64>>();
     let ids = |value: fn(&MessageRow) -> Uuid| plan.inserts.iter().map(value).collect::<Vec<Uuid>>();
     let rooms: Vec<_> = plan.rooms.iter().collect();
-    let senders: Vec<_> = plan.senders.iter().collect();
+    // In the order in which cursors lock them.
+    let mut senders: Vec<_> = plan.senders.iter().collect();
+    senders.sort_by_key(|(key, _)| **key);
     sqlx::query(WRITE)
         .bind(ids(|message| message.room_id.0))
         .bind(column(|message| message.seq))

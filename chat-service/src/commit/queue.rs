@@ -18,6 +18,14 @@ pub(super) const MAX_BATCH: usize = 256;
 const MAX_WAITING: usize = 32_768;
 /// What such a client is asked to wait.
 const OVERLOADED_WAIT: Duration = Duration::from_millis(500);
+/// Misses in a row after which a room gets a transaction of its own that waits for the lock.
+const MISSES: u8 = 2;
+/// Transactions that may wait for a lock: each holds a connection, and the other rooms need some too.
+const WAITERS: usize = 4;
+/// Misses in a row after which a room that found no free waiter is given up for now, 3 s after the first.
+const LAST_MISS: u8 = 45;
+/// How much longer a missed room rests after each miss before it is tried again.
+const REST: Duration = Duration::from_millis(3);
 /// Workers on PostgreSQL: while one waits for the disk another fills the next batch.
 const WORKERS: usize = 3;
 
@@ -42,6 +50,19 @@ struct Queues {
     /// How often in a row a room's lock was somebody else's.
     misses: HashMap<RoomId, u8>,
     waiting: usize,
+    /// Transactions that wait for a lock.
+    waiters: usize,
+}
+
+/// What is to be done about a room whose lock is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// Try again with the others after this time.
+    Rest(Duration),
+    /// Wait for the lock in a transaction of its own; say [`Committer::waited`] afterwards.
+    Wait,
+    /// Refuse what waits.
+    GiveUp,
 }
 
 /// Items taken together. Its rooms are this worker's until [`Committer::release`].
@@ -115,8 +136,8 @@ impl Committer {
         batch
     }
 
-    /// Puts items back in front of their room's queue, in their order, and tells how often that room was missed.
-    pub(super) fn put_back(&self, room: RoomId, items: Vec<Item>) -> u8 {
+    /// Puts items back in front of their room's queue, in their order, and tells how that room goes on.
+    pub(super) fn put_back(&self, room: RoomId, items: Vec<Item>) -> Missed {
         let mut queues = self.lock();
         queues.waiting += items.len();
         let queue = queues.rooms.entry(room).or_default();
@@ -125,7 +146,17 @@ impl Committer {
         }
         let misses = queues.misses.entry(room).or_default();
         *misses = misses.saturating_add(1);
-        *misses
+        let misses = *misses;
+        if misses >= MISSES && queues.waiters < WAITERS {
+            queues.waiters += 1;
+            return Missed::Wait;
+        }
+        if misses >= LAST_MISS { Missed::GiveUp } else { Missed::Rest(REST * u32::from(misses)) }
+    }
+
+    /// A transaction that waited for a lock has ended.
+    pub(super) fn waited(&self) {
+        self.lock().waiters -= 1;
     }
 
     /// Takes everything of one room that this worker still holds.

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -16,7 +15,7 @@ use super::{
     Item,
     decide::{self, Outcome, Plan},
     postgres,
-    queue::{Batch, Committer},
+    queue::{Batch, Committer, Missed},
     sqlite,
 };
 use crate::{
@@ -25,11 +24,6 @@ use crate::{
     messages,
     outbox::{self, Announcement, Stored},
 };
-
-/// Misses in a row after which a room gets a transaction of its own that waits for the lock.
-const MISSES: u8 = 2;
-/// How long a missed room rests before it is tried again.
-const REST: Duration = Duration::from_millis(3);
 
 /// Works until the process stops and nothing waits any more.
 pub(super) async fn run(app: Arc<App>, committer: Committer, tasks: Tasks) {
@@ -55,18 +49,24 @@ async fn commit_batch(app: &Arc<App>, committer: &Committer, tasks: &Tasks, batc
         batch.rooms.into_iter().partition(|room| by_room.contains_key(room));
     committer.release(&reached, true);
     for room in missed {
-        let misses = committer.put_back(room, by_room.remove(&room).unwrap_or_default());
+        let next = committer.put_back(room, by_room.remove(&room).unwrap_or_default());
         let (app, committer) = (Arc::clone(app), committer.clone());
         // The room stays held meanwhile: nobody else tries it, and no other room waits for it.
         tasks.spawn(async move {
-            let reached = misses >= MISSES;
-            if reached {
-                let items = committer.take_room(room);
-                commit(&app, items, Some(room)).await;
-            } else {
-                tokio::time::sleep(REST).await;
+            match next {
+                Missed::Rest(rest) => tokio::time::sleep(rest).await,
+                Missed::Wait => {
+                    let items = committer.take_room(room);
+                    commit(&app, items, Some(room)).await;
+                    committer.waited();
+                }
+                Missed::GiveUp => {
+                    for item in committer.take_room(room) {
+                        item.reply.refuse(Fault::unavailable("the room is busy at the moment; send it again"));
+                    }
+                }
             }
-            committer.release(&[room], reached);
+            committer.release(&[room], !matches!(next, Missed::Rest(_)));
         });
     }
 }
@@ -82,7 +82,12 @@ fn commit(app: &Arc<App>, items: Vec<Item>, wait_for: Option<RoomId>) -> BoxFutu
         let span = tracing::info_span!("commit", batch.len = items.len());
         let trace = items.iter().map(|item| item.traceparent.as_str()).find(|text| !text.is_empty());
         telemetry::adopt(&span, trace);
-        match transact(app, &items, wait_for).instrument(span).await {
+        let mut done = transact(app, &items, wait_for).instrument(span.clone()).await;
+        if done.as_ref().is_err_and(error::is_deadlock) {
+            metrics::counter!("commit_deadlocks_total").increment(1);
+            done = transact(app, &items, wait_for).instrument(span).await;
+        }
+        match done {
             Ok((plan, stored)) => {
                 metrics::histogram!("commit_duration_seconds").record(began.elapsed().as_secs_f64());
                 // Published before the room is free for the next batch: one replica publishes in commit order.
@@ -96,6 +101,10 @@ fn commit(app: &Arc<App>, items: Vec<Item>, wait_for: Option<RoomId>) -> BoxFutu
                 let mut first = items;
                 let second = first.split_off(first.len() / 2);
                 let mut missed = commit(app, first, wait_for).await;
+                // Whose room was missed just now waits behind what missed it: nothing overtakes in a room.
+                let behind: HashSet<RoomId> = missed.iter().map(|item| item.room).collect();
+                let (behind, second) = second.into_iter().partition(|item| behind.contains(&item.room));
+                missed.extend::<Vec<Item>>(behind);
                 missed.extend(commit(app, second, wait_for).await);
                 missed
             }

@@ -55,16 +55,18 @@ impl Change {
         Ok(())
     }
 
-    /// Lets somebody in: the member's rev first, then the notice, which counts as read.
-    async fn admit(&mut self, user: &UserRow, role: Role, text: String) -> Result<MemberRow> {
+    /// Lets somebody in: the member's rev first, then the notice, which counts as read. Who was muted stays so, unless
+    /// `muted_until` says otherwise: leaving and joining again is no way around it.
+    async fn admit(&mut self, user: &UserRow, role: Role, muted_until: Option<i64>, text: String) -> Result<MemberRow> {
         self.room.refuse_archived()?;
         if self.room.member_count >= MAX_MEMBERS {
             return Err(Fault::unprocessable(format!("the room has {MAX_MEMBERS} members and takes no more")).into());
         }
         let earlier = rooms::membership(&mut self.tx, self.room.id, user.id).await?;
         let rev = self.room.next_rev();
-        let me_rev = earlier.map_or(0, |earlier| earlier.me_rev + 1);
+        let me_rev = earlier.as_ref().map_or(0, |earlier| earlier.me_rev + 1);
         let mut member = create::newcomer(&self.room, user.id, role, rev, me_rev);
+        member.muted_until = muted_until.or(earlier.and_then(|earlier| earlier.muted_until)).filter(|until| *until > 0);
         self.room.member_count += 1;
         self.announcement.room(self.room.id, member.changed_event(&self.room, user));
         member.read_seq = self.notice(user.id, "joined", text).await?;
@@ -143,7 +145,7 @@ pub(crate) async fn join(app: &Arc<App>, actor: Actor, room: RoomId) -> Result<(
     }
     let user = rooms::user(&mut change.tx, actor.user).await?;
     let text = format!("{} joined", user.display_name);
-    change.admit(&user, Role::Member, text).await?;
+    change.admit(&user, Role::Member, None, text).await?;
     change.finish(app).await
 }
 
@@ -184,11 +186,7 @@ pub(crate) async fn put(
     let profile = rooms::user(&mut change.tx, user).await?;
     let Some(mut member) = target else {
         let text = format!("{} was added", profile.display_name);
-        let mut member = change.admit(&profile, put.role.unwrap_or(Role::Member), text).await?;
-        if put.muted_until.is_some_and(|until| until > 0) {
-            member.muted_until = put.muted_until;
-            rooms::save_member(&mut change.tx, &member).await?;
-        }
+        let member = change.admit(&profile, put.role.unwrap_or(Role::Member), put.muted_until, text).await?;
         change.finish(app).await?;
         return Ok((member, profile, true));
     };
@@ -198,6 +196,7 @@ pub(crate) async fn put(
     let role = put.role.map_or(member.role, |role| role as i16);
     let muted_until = put.muted_until.map_or(member.muted_until, |until| Some(until).filter(|until| *until > 0));
     if (role, muted_until) != (member.role, member.muted_until) {
+        change.room.refuse_archived()?;
         (member.role, member.muted_until) = (role, muted_until);
         change.alter(&mut member, &profile).await?;
         change.finish(app).await?;
@@ -237,6 +236,7 @@ pub(crate) async fn transfer(app: &Arc<App>, actor: Actor, room: RoomId, user: U
     if user == actor.user {
         return Ok(());
     }
+    change.room.refuse_archived()?;
     let heir = rooms::membership(&mut change.tx, room, user).await?.filter(|member| member.present);
     let mut heir = heir.ok_or_else(|| Fault::unprocessable("user: is not in the room"))?;
     let (old, new) = (rooms::user(&mut change.tx, actor.user).await?, rooms::user(&mut change.tx, user).await?);

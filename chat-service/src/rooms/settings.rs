@@ -88,7 +88,7 @@ fn same(before: &RoomRow, after: &RoomRow) -> bool {
         && before.slow_mode_s == after.slow_mode_s
 }
 
-/// Archives a room: it can be read, and nothing in it changes any more.
+/// Archives a room: it can be read and left, and nothing else in it changes any more.
 pub(crate) async fn archive(app: &Arc<App>, actor: Actor, room: RoomId) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let mut row = rooms::lock(&mut tx, room).await?;

@@ -397,7 +397,7 @@ fn login(username: &str, password: &str) -> chat::LoginRequest {
     chat::LoginRequest { username: username.to_owned(), password: password.to_owned(), device: None }
 }
 
-async fn logs_in(service: &Service, username: &str) -> Person {
+pub(crate) async fn logs_in(service: &Service, username: &str) -> Person {
     Person::from(service.accounts().login(login(username, PASSWORD)).await.unwrap().into_inner())
 }
 

@@ -3,6 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod chat_world;
+mod commit;
+mod costs;
+mod cursors;
+mod directory;
+mod hello;
+mod outbox;
+mod people_in_rooms;
+mod proxy;
+mod repair;
+mod replicas;
+mod rooms;
 
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
@@ -26,7 +38,7 @@ use service_kit::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::Mutex;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, service::Routes};
 use uuid::Uuid;
 
 /// Longest wait for anything.
@@ -59,6 +71,22 @@ macro_rules! stories {
     };
 }
 use stories;
+
+/// Stamps stories that only PostgreSQL can tell: several replicas, locks of rows.
+macro_rules! postgres_stories {
+    ($($story:ident)*) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                let Some(database) = crate::Database::postgres().await else { return };
+                let service = crate::Service::start(database).await;
+                super::$story(&service).await;
+                service.stop().await;
+            })*
+        }
+    };
+}
+use postgres_stories;
 
 /// A database of its own for one story; left behind when the story fails.
 enum Database {
@@ -115,34 +143,90 @@ async fn on_server(server: &str, sql: String) {
     sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
 }
 
-/// A running chat-service, and a gateway that hears of everything.
-struct Service {
+/// What a story may want different from the usual.
+#[derive(Default)]
+struct Setup {
+    /// Another bus than one inside the process.
+    bus_url: Option<&'static str>,
+    /// A directory; without one, events go to every inbox.
+    presence: Option<Routes>,
+    /// While this file exists nothing is published.
+    hold: Option<PathBuf>,
+    /// Where the database is reached, if not directly.
+    database_url: Option<String>,
+}
+
+/// One process of chat-service.
+struct Replica {
     client: Client,
-    gateway: Mutex<Gateway>,
-    database: Database,
     tasks: Tasks,
 }
 
-impl Service {
-    async fn start(database: Database) -> Self {
+impl Replica {
+    async fn start(database_url: String, bus: Bus, setup: Setup) -> Self {
         let tasks = Tasks::new();
-        let bus = Bus::connect("memory:", "chat-service", &tasks).await.unwrap();
-        let inbox = bus.inbox(BootId::generate()).await.unwrap();
-        let gateway = Mutex::new(Gateway { inbox, unread: VecDeque::new() });
         let config = Config {
-            database_url: database.url(),
+            database_url,
             signing_key: Signer::generate_pem().unwrap(),
             access_ttl_s: 600,
-            hold_publish: None,
+            hold_publish: setup.hold,
         };
-        let presence = rpc::connect(NO_PRESENCE).unwrap();
+        let presence = match setup.presence {
+            Some(routes) => rpc::in_process(routes, &tasks),
+            None => rpc::connect(NO_PRESENCE).unwrap(),
+        };
         let routes = chat_service::start(config, bus, presence, Readiness::new(), &tasks).await.unwrap();
-        Self { client: rpc::in_process(routes, &tasks), gateway, database, tasks }
+        Self { client: rpc::in_process(routes, &tasks), tasks }
     }
 
     async fn stop(self) {
         drop(self.client);
         assert!(self.tasks.shutdown(PATIENCE).await, "something does not stop");
+    }
+}
+
+/// A running chat-service, and a gateway that hears of everything.
+struct Service {
+    client: Client,
+    gateway: Mutex<Gateway>,
+    database: Database,
+    /// The way to the database behind the service's back.
+    db: Db,
+    bus: Bus,
+    /// Of the bus, which outlives the replicas.
+    tasks: Tasks,
+    replica: Replica,
+}
+
+impl Service {
+    async fn start(database: Database) -> Self {
+        Self::set_up(database, Setup::default()).await
+    }
+
+    async fn set_up(database: Database, setup: Setup) -> Self {
+        let tasks = Tasks::new();
+        let bus = Bus::connect(setup.bus_url.unwrap_or("memory:"), "chat-service", &tasks).await.unwrap();
+        // An inbox on a bus that never gets ready would be waited for.
+        let heard =
+            if setup.bus_url.is_some() { Bus::connect("memory:", "", &tasks).await.unwrap() } else { bus.clone() };
+        let inbox = heard.inbox(BootId::generate()).await.unwrap();
+        let gateway = Mutex::new(Gateway { inbox, unread: VecDeque::new() });
+        let url = setup.database_url.clone().unwrap_or_else(|| database.url());
+        let replica = Replica::start(url, bus.clone(), setup).await;
+        let db = Db::connect(&database.url()).await.unwrap();
+        Self { client: replica.client.clone(), gateway, database, db, bus, tasks, replica }
+    }
+
+    /// Another process on the same database and the same bus.
+    async fn another(&self) -> Replica {
+        Replica::start(self.database.url(), self.bus.clone(), Setup::default()).await
+    }
+
+    async fn stop(self) {
+        drop(self.client);
+        self.replica.stop().await;
+        assert!(self.tasks.shutdown(PATIENCE).await, "something of the bus does not stop");
+        self.db.close().await;
         self.database.drop().await;
     }
 
@@ -159,10 +243,9 @@ impl Service {
 
     /// Changes rows behind the service's back, as time would. Gives how many.
     async fn changes(&self, sql: &'static str) -> u64 {
-        let (db, mut tx) = self.begins().await;
+        let mut tx = self.db.begin().await.unwrap();
         let rows = on_tx!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
-        db.close().await;
         rows
     }
 

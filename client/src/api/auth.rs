@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Api;
+use super::{Api, List};
 use crate::error::Error;
 use crate::id::{SessionId, UserId};
 use crate::wire::{AtMs, User};
@@ -100,6 +100,11 @@ impl Api {
     /// Another user's profile.
     pub async fn user(&self, user: UserId) -> Result<User, Error> {
         self.get(&format!("/v1/users/{user}")).await
+    }
+
+    /// Users whose username or name begins with this.
+    pub async fn find_users(&self, query: &str) -> Result<List<User>, Error> {
+        self.get(&format!("/v1/users?query={}", super::escape(query))).await
     }
 }
 

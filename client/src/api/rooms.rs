@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Answer, Api, escape};
 use crate::error::Error;
 use crate::id::{RoomId, UserId};
-use crate::wire::{Changes, Heads, Me, Member, Presence, Rev, Role, Room, RoomKind};
+use crate::wire::{AtMs, Changes, Heads, Me, Member, Presence, Rev, Role, Room, RoomInfo, RoomKind};
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -72,6 +72,22 @@ impl Api {
         self.send(Method::PATCH, &format!("/v1/rooms/{room}"), fields).await.map(|answer| answer.body)
     }
 
+    /// Archives a room: it can still be read.
+    pub async fn archive(&self, room: RoomId) -> Result<(), Error> {
+        self.done(Method::DELETE, &format!("/v1/rooms/{room}"), None).await
+    }
+
+    /// Hands a room over to another member.
+    pub async fn transfer(&self, room: RoomId, user: UserId) -> Result<Room, Error> {
+        self.post(&format!("/v1/rooms/{room}/transfer"), json!({ "user": user })).await
+    }
+
+    /// Channels that one may join, whose name has this in it. Without `me`: one need not be in them.
+    pub async fn channels(&self, query: &str, cursor: Option<&str>) -> Result<List<RoomInfo>, Error> {
+        let cursor = cursor.map(|c| format!("&cursor={}", escape(c))).unwrap_or_default();
+        self.get(&format!("/v1/rooms?public=true&query={}{cursor}", escape(query))).await
+    }
+
     /// Joins a channel.
     pub async fn join(&self, room: RoomId) -> Result<Room, Error> {
         self.post(&format!("/v1/rooms/{room}/join"), json!({})).await
@@ -92,6 +108,12 @@ impl Api {
     pub async fn put_member(&self, room: RoomId, user: UserId, role: Option<Role>) -> Result<Answer<Member>, Error> {
         let body = role.map_or_else(|| json!({}), |role| json!({ "role": role }));
         self.send(Method::PUT, &format!("/v1/rooms/{room}/members/{user}"), body).await
+    }
+
+    /// Mutes a member until this instant; 0 lifts it.
+    pub async fn mute_member(&self, room: RoomId, user: UserId, until: AtMs) -> Result<Member, Error> {
+        let path = format!("/v1/rooms/{room}/members/{user}");
+        self.send(Method::PUT, &path, json!({ "muted_until": until })).await.map(|answer| answer.body)
     }
 
     /// Removes a member.

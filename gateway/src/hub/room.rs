@@ -32,6 +32,10 @@ pub(crate) struct Room {
     idle_since: Option<Instant>,
     /// A repair runs, or waits for the time that an early event is given.
     repairing: bool,
+    /// An early event came since the last read of a repair began, which may not have seen it.
+    news: bool,
+    /// One of them found no place.
+    dropped: bool,
     attachments: u64,
 }
 
@@ -75,6 +79,8 @@ impl Room {
             holds: Vec::new(),
             idle_since: Some(Instant::now()),
             repairing: false,
+            news: false,
+            dropped: false,
             attachments: 0,
         }
     }
@@ -192,8 +198,12 @@ impl Room {
         }
         if self.early.len() < MAX_EARLY {
             self.early.insert(event.rev, event);
+        } else {
+            self.dropped = true;
         }
-        self.drain()
+        let after = self.drain();
+        self.news |= self.has_gap();
+        after
     }
 
     /// Rows of a repair that began at what had been delivered then, in rev order.
@@ -240,7 +250,12 @@ impl Room {
         self.delivered = Some(rev);
         self.early = self.early.split_off(&(rev + 1));
         for conn in self.members.values().flat_map(|local| &local.conns) {
-            conn.push(frame.clone());
+            match self.holds.iter_mut().find(|hold| hold.conn == conn.number).map(|hold| &mut hold.state) {
+                // Only a read of what is skipped makes up for it.
+                Some(State::Holding { base, .. }) => *base = Some(rev),
+                Some(State::Floor(floor)) if *floor >= rev => {}
+                _ => conn.push(frame.clone()),
+            }
         }
         self.drain()
     }
@@ -257,18 +272,27 @@ impl Room {
         }
     }
 
-    /// Takes the right to repair this room, and the rev to repair from; nothing when somebody has it.
+    /// Takes the right to repair this room; false when somebody has it.
     pub(crate) fn begin_repair(&mut self) -> bool {
         !std::mem::replace(&mut self.repairing, true)
     }
 
-    pub(crate) fn end_repair(&mut self) {
+    /// The rev from which a repair is to read now.
+    pub(crate) fn begin_read(&mut self) -> Option<i64> {
+        (self.news, self.dropped) = (false, false);
+        self.delivered
+    }
+
+    /// Gives the right back. True when an early event came too late for this repair: it needs another.
+    #[must_use]
+    pub(crate) fn end_repair(&mut self) -> bool {
         self.repairing = false;
+        self.news && self.has_gap()
     }
 
     /// Whether an event waits for an earlier one.
     pub(crate) fn has_gap(&self) -> bool {
-        self.delivered.is_some() && !self.early.is_empty()
+        self.delivered.is_some() && (self.dropped || !self.early.is_empty())
     }
 
     /// Delivers early events whose turn has come.

@@ -100,8 +100,9 @@ fn an_event_that_follows_a_missing_one_waits_and_asks_for_a_repair() {
     assert!(got(&alice).is_empty());
     assert!(here.room.begin_repair());
     assert!(!here.room.begin_repair());
+    here.room.begin_read();
     here.room.feed(vec![here.message(11), here.message(12)]);
-    here.room.end_repair();
+    assert!(!here.room.end_repair());
     assert_eq!(got(&alice), ["message 11", "message 12"]);
 }
 
@@ -233,6 +234,60 @@ fn messages_from_before_the_visible_history_are_skipped() {
     here.room.take(here.message(12));
     assert_eq!(got(&bob), ["skip 11", "message 12"]);
     assert_eq!(got(&alice), ["message 11", "message 12"]);
+}
+
+#[test]
+fn a_resync_waits_for_nobody_but_has_whoever_still_reads_read_again() {
+    let mut here = Fixture::new();
+    let alice = here.member(10);
+    let bob = here.conn(UserId::generate());
+    here.room.hold(&bob);
+    here.room.skip_to(6_000, 0);
+    assert_eq!(got(&alice), ["resync 6000"]);
+    assert!(got(&bob).is_empty(), "no event comes before welcome");
+    assert!(!here.room.covers(&bob, 5_999), "what lies between is told by nothing but a newer read");
+    assert!(here.room.covers(&bob, 6_000));
+    here.room.take(here.message(6_001));
+    here.room.release(&bob, 6_000, 0);
+    assert_eq!(got(&bob), ["message 6001"]);
+}
+
+#[test]
+fn a_resync_is_not_for_those_whose_read_was_ahead_of_it() {
+    let mut here = Fixture::new();
+    here.member(10);
+    let bob = here.conn(UserId::generate());
+    here.room.hold(&bob);
+    here.room.release(&bob, 20, 0);
+    here.room.skip_to(20, 0);
+    assert!(got(&bob).is_empty());
+}
+
+#[test]
+fn what_finds_no_place_while_a_room_is_first_read_asks_for_a_repair() {
+    let mut here = Fixture::new();
+    let alice = here.conn(UserId::generate());
+    here.room.hold(&alice);
+    let count = i64::try_from(MAX_EARLY).unwrap();
+    for rev in 11..=11 + count {
+        here.room.take(here.message(rev));
+    }
+    assert!(here.room.release(&alice, 10, 0).gap, "the last one was dropped, and nothing else would show it");
+    assert_eq!(got(&alice).len(), MAX_EARLY);
+}
+
+#[test]
+fn an_early_event_that_comes_at_the_very_end_of_a_repair_is_not_forgotten() {
+    let mut here = Fixture::new();
+    here.member(10);
+    assert!(here.room.begin_repair());
+    here.room.begin_read();
+    here.room.feed(Vec::new());
+    assert!(!here.room.take(here.message(12)).gap, "the repair still has it");
+    assert!(here.room.end_repair(), "and leaves it to the next one");
+    assert!(here.room.begin_repair());
+    here.room.begin_read();
+    assert!(!here.room.end_repair(), "which finds nothing: it is left until something comes");
 }
 
 #[test]

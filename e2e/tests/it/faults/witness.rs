@@ -1,13 +1,13 @@
 //! A session that writes down every message it is shown, across all its connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use e2e::{Person, eventually};
 use parlance_client::session::Update;
 use parlance_client::wire::Message;
-use parlance_client::{Event, RoomId, Session};
+use parlance_client::{Error, Event, RoomId, Session};
 use tokio::task::JoinSet;
 
 /// The bound that the contract of a fault states: every acknowledged message is there by then.
@@ -18,6 +18,8 @@ pub(super) const REPAIRED: Duration = Duration::from_secs(10);
 struct Seen {
     shown: BTreeMap<(RoomId, u64), (u32, String)>,
     connected: u32,
+    closes: Vec<u16>,
+    error: Option<Error>,
 }
 
 /// A member of rooms who stays connected whatever happens.
@@ -46,6 +48,16 @@ impl Witness {
     /// How many times this one connected.
     pub(super) fn connected(&self) -> u32 {
         self.seen.lock().unwrap().connected
+    }
+
+    /// The codes with which its connections were closed.
+    pub(super) fn closes(&self) -> Vec<u16> {
+        self.seen.lock().unwrap().closes.clone()
+    }
+
+    /// The error with which the session ended, if it did.
+    pub(super) fn error(&self) -> Option<Error> {
+        self.seen.lock().unwrap().error.clone()
     }
 
     /// The texts shown in a room, in the order of their seq.
@@ -85,6 +97,8 @@ impl Seen {
     fn take(&mut self, update: Update) {
         match update {
             Update::Connected(_) => self.connected += 1,
+            Update::Disconnected(close) => self.closes.push(close.code),
+            Update::Ended(error) => self.error = Some(error),
             Update::Event(Event::Message(e)) => self.show(&e.message),
             Update::Changes(changes) => {
                 assert!(!changes.truncated, "so little was missed that nothing may be truncated");
@@ -100,4 +114,14 @@ impl Seen {
         let entry = self.shown.entry((message.room, message.seq)).or_insert_with(|| (0, message.text.clone()));
         entry.0 += 1;
     }
+}
+
+/// The seqs of the messages of a room that came to a device more than once.
+pub(super) fn shown_twice(heard: &[Event], room: RoomId) -> Vec<u64> {
+    let mut seen = HashSet::new();
+    let seqs = heard.iter().filter_map(|event| match event {
+        Event::Message(e) if e.message.room == room => Some(e.message.seq),
+        _ => None,
+    });
+    seqs.filter(|seq| !seen.insert(*seq)).collect()
 }
