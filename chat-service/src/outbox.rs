@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future;
 use parlance_proto::{
-    event::{Addressed, Batch, Event, MeChanged, Parcel, Receipt, RoomEvent, UserEvent, event},
+    event::{Addressed, Batch, Event, MeChanged, Parcel, Privacy, Receipt, RoomEvent, UserEvent, event},
     presence::{LookupRequest, directory_client::DirectoryClient},
 };
 use prost::Message;
@@ -78,6 +78,11 @@ impl Announcement {
     pub(crate) fn me(&mut self, user: UserId, me: MeChanged) {
         let kind = Some(parlance_proto::event::user_event::Kind::Me(me));
         self.user(user, UserEvent { user: user.to_wire(), rev: 0, kind });
+    }
+
+    /// Who may follow a user's presence has changed, for those who do.
+    pub(crate) fn privacy(&mut self, user: UserId) {
+        self.push(Topic::Presence(user), event::Kind::Privacy(Privacy { user: user.to_wire() }));
     }
 
     /// Whether there is nothing to tell.

@@ -199,6 +199,7 @@ pub(crate) async fn check(life: &Arc<Life>, user: UserId, room: RoomId) {
             Ok(reply) => {
                 if reply.into_inner().room.is_none() {
                     lock(&shared).expel(user, serial);
+                    life.ask_again(user);
                 }
                 return;
             }

@@ -14,7 +14,7 @@ use parlance_proto::presence::{
 };
 use service_kit::{
     bus::To,
-    id::{BootId, Topic, UserId},
+    id::{BootId, RoomId, Topic, UserId},
     rpc::Client,
 };
 use tokio::{
@@ -22,6 +22,7 @@ use tokio::{
     time::timeout,
 };
 use tonic::Code;
+use uuid::Uuid;
 
 use crate::hub::lock;
 
@@ -314,6 +315,10 @@ fn register_all(state: &mut State) {
     for ((user, connection), idle) in sessions {
         let number = state.queue(op::Kind::Session, None, Some((user, connection, idle)));
         state.sessions.insert((user, connection), (number, idle));
+    }
+    if state.number < below {
+        // Nothing is ours: the mark needs something to travel with, and taking back what is not there is harmless.
+        state.queue(op::Kind::Detach, Some(Topic::Room(RoomId(Uuid::nil()))), None);
     }
     if let Some((_, sweep_below)) = state.queue.back_mut() {
         *sweep_below = below;

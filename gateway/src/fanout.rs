@@ -81,6 +81,11 @@ fn deliver(life: &Arc<Life>, kind: event::event::Kind) {
                 lock(&room).droppable(&frame::event::typing(id, user, typing.on), Some(user));
             }
         }
+        Kind::Privacy(privacy) => {
+            if let Ok(user) = UserId::from_wire(&privacy.user, "user") {
+                life.ask_again(user);
+            }
+        }
         Kind::Presence(presence) => {
             if let Ok(user) = UserId::from_wire(&presence.user, "user") {
                 life.hub.watches.deliver(user, &presence);

@@ -15,6 +15,7 @@ mod hub;
 pub mod json;
 mod life;
 pub mod limit;
+mod presence;
 mod repair;
 pub mod services;
 pub mod token;

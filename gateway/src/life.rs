@@ -27,7 +27,7 @@ use crate::{
     fanout,
     frame::{Close, HEARTBEAT_MS},
     hub::{Hub, SharedRoom, lock, room::After},
-    repair,
+    presence, repair,
     services::Services,
     uplink::Uplink,
 };
@@ -176,9 +176,18 @@ impl Life {
         for user in after.joined {
             self.join(user, room);
         }
+        for user in after.left {
+            self.ask_again(user);
+        }
         if after.gap {
             self.repair_early(room);
         }
+    }
+
+    /// Asks again who may follow this user's presence, and whom this user may follow.
+    pub(crate) fn ask_again(self: &Arc<Self>, user: UserId) {
+        let life = Arc::clone(self);
+        self.tasks.spawn_until_stop(async move { presence::ask_again(&life, user).await });
     }
 
     /// Attaches the connections of a user who has joined a room.

@@ -6,14 +6,12 @@ use axum::extract::ws::Utf8Bytes;
 use parlance_proto::{
     chat::{self, mark_request},
     event::{Event, Parcel, Typing, event},
-    presence::{ChooseRequest, StatesRequest},
-    v1,
 };
 use prost::Message;
 use service_kit::{
     bus, clock,
     fault::{Fault, Kind},
-    id::{RoomId, Topic, UserId},
+    id::{RoomId, Topic},
     telemetry,
 };
 
@@ -22,9 +20,10 @@ use tracing::Instrument;
 use crate::{
     attach::actor,
     conn::Conn,
-    frame::{self, Code, History, State, Verb},
+    frame::{self, Code, History, Verb},
     hub::lock,
     life::Life,
+    presence,
     token::Tokens,
 };
 
@@ -74,8 +73,8 @@ async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<
         Verb::Read { room, seq } => mark(life, conn, re, room, seq, mark_request::Kind::Read).await,
         Verb::Delivered { room, seq } => mark(life, conn, re, room, seq, mark_request::Kind::Delivered).await,
         Verb::Typing { room, on } => typing(life, conn, room, on).await.map(|()| frame::ok(re)),
-        Verb::Watch { add, remove } => watch(life, conn, re, &add, &remove).await,
-        Verb::Status(state) => status(life, conn, state).await.map(|()| frame::ok(re)),
+        Verb::Watch { add, remove } => presence::watch(life, conn, re, &add, &remove).await,
+        Verb::Status(state) => presence::status(life, conn, state).await.map(|()| frame::ok(re)),
         Verb::History(window) => history(life, conn, re, window).await,
         Verb::Changes { room, after_rev, limit } => {
             let request = chat::ChangesRequest { actor, room: room.to_wire(), after_rev, limit };
@@ -129,47 +128,6 @@ async fn typing(life: &Life, conn: &Conn, room: RoomId, on: bool) -> Result<(), 
         // Nobody misses it: neither waited for nor tried again.
         drop(life.shared.bus.publish(gateway, parcel.clone()));
     }
-    Ok(())
-}
-
-/// Follows the presence of those whom chat-service lets this user follow, and answers how they are.
-async fn watch(life: &Life, conn: &Arc<Conn>, re: u32, add: &[UserId], remove: &[UserId]) -> Result<Utf8Bytes, Fault> {
-    life.hub.watches.drop(conn, remove);
-    let users = add.iter().map(|user| user.to_wire()).collect();
-    let request = chat::WatchableRequest { actor: Some(actor(conn)), users };
-    let allowed = life.shared.services.sync.clone().watchable(request).await?.into_inner().users;
-    let users: Vec<UserId> = allowed.iter().filter_map(|user| UserId::from_wire(user, "add").ok()).collect();
-    if users.is_empty() {
-        return Ok(frame::ok_presence(re, &[]));
-    }
-    if !life.hub.watches.add(conn, &users) {
-        return Err(Fault::unprocessable("add: this connection would follow more than 500 users"));
-    }
-    if !life.hub.has(conn) {
-        // It went meanwhile, and was not found among those who follow.
-        life.hub.watches.remove(conn);
-    }
-    life.directory.attach(users.iter().map(|user| Topic::Presence(*user))).await;
-    let states = life.shared.services.presence.clone().states(StatesRequest { users: allowed }).await;
-    let items = states.inspect_err(|_| life.hub.watches.drop(conn, &users))?.into_inner().items;
-    for (user, presence) in users.iter().zip(&items) {
-        life.hub.watches.read(*user, presence.version);
-    }
-    Ok(frame::ok_presence(re, &items))
-}
-
-/// Sets how this connection, or the user, appears.
-async fn status(life: &Life, conn: &Conn, state: State) -> Result<(), Fault> {
-    let choice = match state {
-        State::Online | State::Away => v1::PresenceState::Online,
-        State::Dnd => v1::PresenceState::Dnd,
-        State::Invisible => v1::PresenceState::Invisible,
-    };
-    if conn.presence && matches!(state, State::Online | State::Away) {
-        life.directory.session(conn.user, conn.number, state == State::Away);
-    }
-    let request = ChooseRequest { user: conn.user.to_wire(), state: choice.into() };
-    life.shared.services.presence.clone().choose(request).await?;
     Ok(())
 }
 

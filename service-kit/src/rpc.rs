@@ -1,9 +1,20 @@
 //! gRPC between services: served on TCP or on a pipe inside the process, called with a deadline and with the trace.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::Context;
 use hyper_util::rt::TokioIo;
-use tokio::{io::DuplexStream, net::TcpListener, sync::mpsc};
+use tokio::{
+    io::DuplexStream,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
     Request, Status,
@@ -11,12 +22,16 @@ use tonic::{
     transport::{Channel, Endpoint, Server, Uri},
 };
 
+use uuid::Uuid;
+
 use crate::{tasks::Tasks, telemetry};
 
 /// How long a call may take when its caller has not said.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long making a connection may take.
+/// How long making a connection may take, to whichever replica.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long one of several replicas has for taking a connection.
+const DIAL: Duration = Duration::from_millis(800);
 /// How often a silent connection is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Bytes in flight inside a pipe, each way.
@@ -52,17 +67,44 @@ pub fn connect(url: &str) -> anyhow::Result<Client> {
     Ok(InterceptedService::new(endpoint(url)?.connect_lazy(), Outbound))
 }
 
-/// Connects to several replicas and spreads the calls over those that are there.
+/// Connects to whichever of several replicas is there: a connection that breaks, or cannot be made, is made to the next
+/// one. Callers begin with different replicas, so that their calls spread.
 ///
 /// # Errors
 /// When one of the URLs is not one, or there is none.
 pub fn connect_any(urls: &[String]) -> anyhow::Result<Client> {
-    anyhow::ensure!(!urls.is_empty(), "no address given");
-    if let [url] = urls {
-        return connect(url);
+    let [first, ..] = urls else { anyhow::bail!("no address given") };
+    let addresses: Vec<(String, u16)> = urls.iter().map(|url| host_and_port(url)).collect::<anyhow::Result<_>>()?;
+    let addresses = Arc::new(addresses);
+    let next = Arc::new(AtomicUsize::new(usize::from(Uuid::new_v4().as_bytes()[0])));
+    let channel = endpoint(first)?.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let (addresses, start) = (Arc::clone(&addresses), next.fetch_add(1, Ordering::Relaxed));
+        async move { dial(&addresses, start).await.map(TokioIo::new) }
+    }));
+    Ok(InterceptedService::new(channel, Outbound))
+}
+
+fn host_and_port(url: &str) -> anyhow::Result<(String, u16)> {
+    let uri: Uri = url.parse()?;
+    let host = uri.host().with_context(|| format!("{url}: names no host"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80)))
+}
+
+/// The first of the addresses, from `start` on and around, that takes a connection.
+async fn dial(addresses: &[(String, u16)], start: usize) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("no address given");
+    for place in 0..addresses.len() {
+        let (host, port) = &addresses[(start + place) % addresses.len()];
+        match tokio::time::timeout(DIAL, TcpStream::connect((host.as_str(), *port))).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
+        }
     }
-    let endpoints = urls.iter().map(|url| endpoint(url)).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(InterceptedService::new(Channel::balance_list(endpoints.into_iter()), Outbound))
+    Err(last)
 }
 
 fn endpoint(url: &str) -> anyhow::Result<Endpoint> {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use service_kit::{fault::Fault, id::UserId, on_db, on_tx};
 
 use super::{UserRow, check_text, user_columns};
-use crate::{App, actor::Actor, error::Result, page::Page};
+use crate::{App, actor::Actor, error::Result, outbox::Announcement, page::Page};
 
 /// Characters of a display name.
 const DISPLAY_NAME: RangeInclusive<usize> = 1..=128;
@@ -70,7 +70,15 @@ pub(crate) async fn patch_me(app: &App, actor: Actor, patch: Patch) -> Result<Pr
     .fetch_optional(c)
     .await)?;
     let profile = profile.ok_or_else(no_such_user)?;
+    if patch.show_presence.is_none() {
+        tx.commit().await?;
+        return Ok(profile);
+    }
+    let mut announcement = Announcement::new();
+    announcement.privacy(actor.user);
+    let stored = app.outbox.store(&mut tx, announcement).await?;
     tx.commit().await?;
+    app.outbox.publish(stored);
     Ok(profile)
 }
 

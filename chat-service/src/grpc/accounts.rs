@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     App,
+    accounts::detached,
     accounts::{
         login::{self, Grant, Newcomer},
         profile::{self, Patch, Profile},
@@ -108,7 +109,9 @@ impl accounts_server::Accounts for Accounts {
         let chat::PatchMeRequest { actor, display_name, receipts, presence } = request.into_inner();
         let actor = Actor::standing(&self.app, actor).await?;
         let patch = Patch { display_name, show_receipts: receipts, show_presence: presence };
-        Ok(Response::new(profile_to_wire(profile::patch_me(&self.app, actor, patch).await?)))
+        let app = Arc::clone(&self.app);
+        let profile = detached(&self.app, async move { profile::patch_me(&app, actor, patch).await }).await?;
+        Ok(Response::new(profile_to_wire(profile)))
     }
 
     async fn get_user(&self, request: Request<chat::GetUserRequest>) -> Result<Response<v1::User>, Status> {

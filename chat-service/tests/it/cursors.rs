@@ -110,9 +110,11 @@ async fn reading_moves_forward_and_is_told(service: &Service) {
     mark(service, &noor, &room, Kind::Delivered, 1).await.unwrap();
     assert_eq!(me(service, &noor, &room).await, after);
     assert_eq!(service.view(&noor, &room).await.rev, rev, "cursors are no part of the room's rev");
+    // Marking as unread is nobody else's business: the next receipt is of reading again.
     mark(service, &maja, &room, Kind::Unread, 5).await.unwrap();
+    mark(service, &maja, &room, Kind::Read, 5).await.unwrap();
     let (own, told) = receipt(service, &noor, &room).await;
-    assert_eq!((own.len(), told.user), (0, maja.wire()));
+    assert_eq!((own.len(), told.user, told.read_seq), (0, maja.wire(), Some(5)));
 }
 
 async fn marks_at_once_become_one(service: &Service) {

@@ -65,6 +65,8 @@ enum State {
 pub(crate) struct After {
     /// Users who are here and have joined: to be attached.
     pub(crate) joined: Vec<UserId>,
+    /// Users who have left, here or not: who may follow whose presence is to be asked again.
+    pub(crate) left: Vec<UserId>,
     /// An event waits for an earlier one, and nobody sees to it yet.
     pub(crate) gap: bool,
 }
@@ -240,6 +242,7 @@ impl Room {
         }
         let rest = self.drain();
         after.joined.extend(rest.joined);
+        after.left.extend(rest.left);
         after.gap = rest.gap;
         after
     }
@@ -336,6 +339,7 @@ impl Room {
             Some(Kind::Removed(removed)) => {
                 let Ok(user) = UserId::from_wire(&removed.user, "user") else { return };
                 self.remove(user, rev);
+                after.left.push(user);
                 self.send_all(rev, &frame::event::removed(self.id, rev, user, prev));
             }
             Some(Kind::Info(room)) => self.send_all(rev, &frame::event::room(&room, prev)),

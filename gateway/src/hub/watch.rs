@@ -23,8 +23,8 @@ pub(crate) struct Watches(Mutex<HashMap<UserId, Watched>>);
 
 #[derive(Default)]
 struct Watched {
-    /// Of the newest presence that was passed on: an older one is ignored.
-    version: i64,
+    /// The newest that is known: an older one is ignored.
+    newest: v1::Presence,
     conns: Vec<Arc<Conn>>,
 }
 
@@ -68,10 +68,10 @@ impl Watches {
     pub(crate) fn deliver(&self, user: UserId, presence: &v1::Presence) {
         let mut all = lock(&self.0);
         let Some(watched) = all.get_mut(&user) else { return };
-        if presence.version <= watched.version {
+        if presence.version <= watched.newest.version {
             return;
         }
-        watched.version = presence.version;
+        watched.newest = presence.clone();
         if watched.conns.is_empty() {
             return;
         }
@@ -81,11 +81,26 @@ impl Watches {
         }
     }
 
-    /// Notes what a read has given to a connection, so that an older event is not passed on after it.
-    pub(crate) fn read(&self, user: UserId, version: i64) {
-        if let Some(watched) = lock(&self.0).get_mut(&user) {
-            watched.version = watched.version.max(version);
+    /// Takes note of what a read has given, and gives what is newer if an event came meanwhile.
+    pub(crate) fn read(&self, user: UserId, presence: v1::Presence) -> v1::Presence {
+        let mut all = lock(&self.0);
+        let Some(watched) = all.get_mut(&user) else { return presence };
+        if presence.version >= watched.newest.version {
+            watched.newest = presence;
         }
+        watched.newest.clone()
+    }
+
+    /// Who follows this user.
+    pub(crate) fn followers(&self, user: UserId) -> Vec<Arc<Conn>> {
+        lock(&self.0).get(&user).map(|watched| watched.conns.clone()).unwrap_or_default()
+    }
+
+    /// Whom this connection follows.
+    pub(crate) fn followed_by(&self, conn: &Conn) -> Vec<UserId> {
+        let all = lock(&self.0);
+        let follows = |watched: &Watched| watched.conns.iter().any(|other| other.number == conn.number);
+        all.iter().filter(|(_, watched)| follows(watched)).map(|(user, _)| *user).collect()
     }
 
     /// Users that nobody follows any more.
