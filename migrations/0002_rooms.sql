@@ -10,7 +10,7 @@ create table rooms (
     topic text,
     avatar uuid,
     created_at bigint not null,
-    -- The latest message, or the creation: orders lists.
+    -- The latest message, or the creation: orders one's own rooms. In no index, see below.
     active_at bigint not null,
     first_seq bigint not null,
     -- Two dense counters that move only under this row's lock: messages, and changes of any kind.
@@ -26,7 +26,8 @@ create table rooms (
     retention_days bigint
 );
 
-create index rooms_public on rooms (kind, active_at, id);
+-- Without what every message changes: PostgreSQL then updates the row in place of its page (HOT).
+create index rooms_by_kind on rooms (kind, id);
 
 -- The one room of two users, whichever of them asked first. `low` is the smaller id.
 create table direct_rooms (

@@ -91,6 +91,7 @@ pub async fn start(
     let signer = Signer::from_pem(&config.signing_key)?;
     let db = Db::connect(&config.database_url).await?;
     db.migrate(&sqlx::migrate!("../migrations")).await?;
+    tune(&db).await?;
     readiness.set("database", true);
     let outbox = Outbox::start(db.clone(), bus, DirectoryClient::new(presence), config.hold_publish, tasks);
     note_generation(&db).await?;
@@ -117,6 +118,24 @@ impl App {
     pub(crate) fn is_postgres(&self) -> bool {
         matches!(self.db, Db::Postgres(_))
     }
+}
+
+/// Sets how PostgreSQL stores the busiest tables, where that is not done yet: room in the pages for updates in place, and
+/// no compressing of outbox rows that live for a moment. The migrations are the subset that SQLite has as well.
+async fn tune(db: &Db) -> anyhow::Result<()> {
+    let Db::Postgres(pool) = db else { return Ok(()) };
+    let tuned: Option<(bool,)> =
+        sqlx::query_as("select reloptions is not null from pg_class where oid = to_regclass('rooms')")
+            .fetch_optional(pool)
+            .await?;
+    if tuned == Some((true,)) {
+        return Ok(());
+    }
+    let statements = "alter table outbox alter column batch set storage external;
+         alter table members set (fillfactor = 70);
+         alter table rooms set (fillfactor = 50)";
+    sqlx::raw_sql(statements).execute(pool).await?;
+    Ok(())
 }
 
 /// Makes the generation of a new deployment: clients that hold another one start over.

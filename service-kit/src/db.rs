@@ -103,6 +103,12 @@ impl Db {
                 ("synchronous_commit", "on"),
                 ("statement_timeout", &STATEMENT_MS.to_string()),
                 ("idle_in_transaction_session_timeout", &STATEMENT_MS.to_string()),
+                // Every statement here finds its rows by an index. A plan that was made while a table was small, or not yet
+                // analysed, would read all of it for every batch, until the next analysis.
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)

@@ -15,11 +15,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Status,
     service::{Interceptor, Routes, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server, Uri},
+    transport::{Channel, Endpoint, Server, Uri, server::TcpIncoming},
 };
 
 use uuid::Uuid;
@@ -131,7 +131,6 @@ fn server() -> Server {
             telemetry::adopt(&span, parent);
             span
         })
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(1 << 20)
@@ -144,10 +143,9 @@ fn server() -> Server {
 /// # Errors
 /// When the transport fails.
 pub async fn serve(listener: TcpListener, routes: Routes, tasks: &Tasks) -> anyhow::Result<()> {
-    server()
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.stopping())
-        .await?;
+    // The builder's own setting holds for sockets that it opens itself: a small answer would wait 40 ms for the next one.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    server().add_routes(routes).serve_with_incoming_shutdown(incoming, tasks.stopping()).await?;
     Ok(())
 }
 

@@ -66,27 +66,25 @@ pub(crate) async fn mine(app: &App, user: UserId, page: &Page) -> Result<(Vec<v1
     Ok((rows.iter().map(RoomView::to_wire).collect(), next))
 }
 
-/// Channels that anyone may join, newest activity first; `query` is a part of the name.
+/// Channels that anyone may join, newest first; `query` is a part of the name.
 pub(crate) async fn public(app: &App, query: Option<String>, page: &Page) -> Result<(Vec<v1::Room>, Option<String>)> {
     let query = query.unwrap_or_default().to_lowercase();
     if query.chars().count() > MAX_QUERY || query.contains('\0') {
         return Err(Fault::bad_request(format!("query: must have at most {MAX_QUERY} characters")).into());
     }
     let pattern = format!("%{}%", query.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-    let after = Place::of(page)?;
+    let after = page.after::<RoomId>()?.unwrap_or(RoomId(uuid::Uuid::max()));
     let mut rows: Vec<RoomRow> = on_db!(&app.db, pool => sqlx::query_as(concat!(
         "select ", room_columns!(), " from rooms
-         where kind = 3 and not archived and name_folded like $1 escape '\\'
-             and (active_at < $2 or (active_at = $2 and id < $3))
-         order by active_at desc, id desc limit $4"
+         where kind = 3 and not archived and name_folded like $1 escape '\\' and id < $2
+         order by id desc limit $3"
     ))
     .bind(pattern)
-    .bind(after.active_at)
-    .bind(after.room)
+    .bind(after)
     .bind(page.limit + 1)
     .fetch_all(pool)
     .await)?;
-    let next = page.cut(&mut rows, place);
+    let next = page.cut(&mut rows, |row| row.id.to_string());
     Ok((rows.iter().map(RoomRow::to_wire).collect(), next))
 }
 
