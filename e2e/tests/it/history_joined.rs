@@ -29,6 +29,13 @@ async fn texts(person: &Person, room: RoomId) -> Vec<String> {
     page.items.into_iter().filter(|message| message.kind == "text").map(|message| message.text).collect()
 }
 
+/// Waits until a device has been told so many times that it is in the room. What is sent before that it finds in
+/// `joined` itself, and not as an event.
+async fn has_joined(device: &Device, room: RoomId, times: usize) {
+    let joined = |event: &&Event| matches!(event, Event::Joined(joined) if joined.id == room);
+    device.knows("joined", |events| (events.iter().filter(joined).count() >= times).then_some(())).await;
+}
+
 async fn a_newcomer_sees_nothing_from_before(stack: &Stack) {
     let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
     let (room, desk, old) = channel(&alice).await;
@@ -84,6 +91,7 @@ async fn who_comes_back_begins_anew(stack: &Stack) {
     let (room, desk, _) = channel(&alice).await;
     let bobs = bob.on(1).await;
     bob.api.join(room).await.unwrap();
+    has_joined(&bobs, room, 1).await;
     let first = desk.sends(room, "the first time").await;
     bobs.receives("the first time").await;
     let held = bobs.holds();
@@ -92,6 +100,7 @@ async fn who_comes_back_begins_anew(stack: &Stack) {
     bobs.sees("left", |event| matches!(event, Event::Left(left) if left.room == room).then_some(())).await;
     desk.sends(room, "while he was away").await;
     bob.api.join(room).await.unwrap();
+    has_joined(&bobs, room, 2).await;
     desk.sends(room, "the second time").await;
     bobs.receives("the second time").await;
 
