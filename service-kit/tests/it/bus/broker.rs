@@ -159,34 +159,3 @@ async fn a_wrong_url_is_refused_and_not_repeated() {
         assert!(!format!("{error:#}").contains("secret"), "{error:#}");
     }
 }
-
-/// `cargo test --release -p service-kit --test it -- --ignored --nocapture throughput`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn throughput() {
-    const COUNT: u64 = 200_000;
-    let Some(stage) = Stage::amqp() else { return };
-    let (bus, boot) = (stage.bus().await, BootId::generate());
-    let mut inbox = bus.inbox(boot).await.unwrap();
-    let since = Instant::now();
-    publishes_and_receives(&bus, boot, &mut inbox, COUNT).await;
-    println!("{:.0} published, confirmed and received a second", COUNT as f64 / since.elapsed().as_secs_f64());
-    let since = Instant::now();
-    for start in (0..COUNT).step_by(4_000) {
-        publishes_all(&bus, To::Gateway(BootId::generate()), start..start + 4_000).await;
-    }
-    println!("{:.0} published to nobody and confirmed a second", COUNT as f64 / since.elapsed().as_secs_f64());
-    let mut notify = bus.consume("notify").await.unwrap();
-    let since = Instant::now();
-    for _ in 0..20 {
-        let emitted: Vec<_> = (0..500).map(|_| bus.emit(Uuid::now_v7(), parcel("event"))).collect();
-        tokio::join!(join_all(emitted), async {
-            for _ in 0..500 {
-                works(&mut notify).await.ack().await;
-            }
-        });
-    }
-    println!("{:.0} emitted, confirmed and acknowledged a second", 10_000.0 / since.elapsed().as_secs_f64());
-    drop(bus.consume("workers").await.unwrap());
-    stage.end().await;
-}
