@@ -1,19 +1,19 @@
 //! One client connection as the rest of the gateway sees it: a bounded queue of frames, and a way to close it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
+    task::{Context, Poll},
 };
 
-use axum::extract::ws::Utf8Bytes;
+use futures_util::task::AtomicWaker;
 use service_kit::id::{RoomId, SessionId, UserId};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::frame::Close;
+use crate::{frame::Close, socket::Frame};
 
 /// Frames that may wait for a slow client.
 const MAX_FRAMES: usize = 4_096;
@@ -54,14 +54,15 @@ pub(crate) struct Conn {
     welcomed: AtomicBool,
     // Pushed to by the fan-out and taken from by the socket's task; never held across an await.
     out: Mutex<Out>,
-    wake: Notify,
+    woken: AtomicBool,
+    waker: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
 struct Out {
-    frames: VecDeque<Utf8Bytes>,
+    frames: Vec<Frame>,
     bytes: usize,
-    coalesced: BTreeMap<Newest, Utf8Bytes>,
+    coalesced: BTreeMap<Newest, Frame>,
     ping: bool,
     closed: Option<Close>,
     /// What happened to the user's own affairs before `welcome` was written.
@@ -74,14 +75,13 @@ pub(crate) enum Early {
     /// The user's own list changed.
     Joined(RoomId),
     /// An own state, with its rev.
-    Me(RoomId, i64, Utf8Bytes),
+    Me(RoomId, i64, Frame),
 }
 
 /// What the socket's task has to write.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    pub(crate) frames: Vec<Utf8Bytes>,
-    pub(crate) ping: bool,
+    pub(crate) frames: Vec<Frame>,
     pub(crate) close: Option<Close>,
 }
 
@@ -105,12 +105,13 @@ impl Conn {
             in_flight: AtomicU32::new(0),
             welcomed: AtomicBool::new(false),
             out: Mutex::default(),
-            wake: Notify::new(),
+            woken: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
         }
     }
 
     /// Queues a frame that must not be missed. A client too slow for it is closed, and resumes.
-    pub(crate) fn push(&self, frame: Utf8Bytes) {
+    pub(crate) fn push(&self, frame: Frame) {
         let mut out = self.lock();
         if out.closed.is_some() {
             return;
@@ -120,31 +121,31 @@ impl Conn {
             out.close(Close::TooSlow);
         } else {
             out.bytes += frame.len();
-            out.frames.push_back(frame);
+            out.frames.push(frame);
         }
         let first = out.frames.len() == 1 || out.closed.is_some();
         drop(out);
         if first {
-            self.wake.notify_one();
+            self.wake();
         }
     }
 
     /// Queues the answer to a request that is no longer in flight.
-    pub(crate) fn answer(&self, frame: Utf8Bytes) {
+    pub(crate) fn answer(&self, frame: Frame) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.push(frame);
-        self.wake.notify_one();
+        self.wake();
     }
 
     /// Queues a frame that nobody misses.
-    pub(crate) fn push_droppable(&self, frame: Utf8Bytes) {
+    pub(crate) fn push_droppable(&self, frame: Frame) {
         if self.lock().frames.len() < PRESSED {
             self.push(frame);
         }
     }
 
     /// Queues a frame that replaces an older one of the same kind which still waits.
-    pub(crate) fn push_newest(&self, key: Newest, frame: Utf8Bytes) {
+    pub(crate) fn push_newest(&self, key: Newest, frame: Frame) {
         let mut out = self.lock();
         if out.frames.len() < PRESSED && out.coalesced.is_empty() {
             drop(out);
@@ -158,27 +159,41 @@ impl Conn {
     /// Closes the connection after what waits has been written; the first reason counts.
     pub(crate) fn close(&self, close: Close) {
         self.lock().close(close);
-        self.wake.notify_one();
+        self.wake();
     }
 
     /// Has the server's ping sent.
     pub(crate) fn ping(&self) {
         self.lock().ping = true;
-        self.wake.notify_one();
+        self.wake();
     }
 
-    /// Resolves when there may be something to write, or a request has been answered.
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
+    /// Ready when there may be something to write, or a request has been answered. Only the socket's task asks.
+    pub(crate) fn poll_woken(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.woken.swap(false, Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.waker.register(cx.waker());
+        // Asked again: it may have been woken before it was registered.
+        if self.woken.swap(false, Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
     }
 
     /// Takes what is to be written.
     pub(crate) fn take(&self) -> Outgoing {
         let mut out = self.lock();
-        let mut frames: Vec<Utf8Bytes> = std::mem::take(&mut out.frames).into();
+        let mut frames = std::mem::take(&mut out.frames);
         out.bytes = 0;
         frames.extend(std::mem::take(&mut out.coalesced).into_values());
-        Outgoing { frames, ping: std::mem::take(&mut out.ping), close: out.closed }
+        if std::mem::take(&mut out.ping) {
+            frames.push(Frame::ping());
+        }
+        Outgoing { frames, close: out.closed }
     }
 
     /// Whether it is being closed because the peer does not read: nothing waits for it then.
@@ -262,11 +277,15 @@ mod tests {
         Conn::new(1, UserId::generate(), SessionId::generate(), true, 0, 0)
     }
 
+    fn frame(text: &str) -> Frame {
+        Frame::pong(text.as_bytes())
+    }
+
     #[test]
     fn a_client_that_does_not_read_is_closed_and_nothing_is_kept_for_it() {
         let conn = conn();
         for _ in 0..=MAX_FRAMES {
-            conn.push("x".into());
+            conn.push(frame("x"));
         }
         let out = conn.take();
         assert_eq!(out.close, Some(Close::TooSlow));
@@ -277,14 +296,14 @@ mod tests {
     fn under_pressure_only_the_newest_presence_is_kept() {
         let conn = conn();
         for _ in 0..PRESSED {
-            conn.push("x".into());
+            conn.push(frame("x"));
         }
         let user = UserId::generate();
-        conn.push_newest(Newest::Presence(user), "old".into());
-        conn.push_newest(Newest::Presence(user), "new".into());
-        conn.push_droppable("typing".into());
+        conn.push_newest(Newest::Presence(user), frame("old"));
+        conn.push_newest(Newest::Presence(user), frame("new"));
+        conn.push_droppable(frame("typing"));
         let frames = conn.take().frames;
         assert_eq!(frames.len(), PRESSED + 1);
-        assert_eq!(frames.last().map(Utf8Bytes::as_str), Some("new"));
+        assert_eq!(frames.last(), Some(&frame("new")));
     }
 }

@@ -18,6 +18,7 @@ pub mod limit;
 mod presence;
 mod repair;
 pub mod services;
+pub mod socket;
 pub mod token;
 mod uplink;
 mod verbs;
@@ -105,15 +106,16 @@ pub struct Upstreams {
 }
 
 /// What the public port shares: the edge, and the life that new connections begin in.
-#[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) edge: Edge,
     pub(crate) life: Arc<ArcSwap<Life>>,
+    /// What connections run on.
+    pub(crate) tasks: Tasks,
 }
 
 /// A gateway that is ready to serve.
 pub struct Gateway {
-    door: Door,
+    door: Arc<Door>,
     grace: Duration,
     readiness: Readiness,
 }
@@ -159,7 +161,8 @@ pub async fn start(
         allowed_origins: config.allowed_origins.into(),
         trusted_proxies: config.trusted_proxies.into(),
     };
-    Ok(Gateway { door: Door { edge, life }, grace: config.grace, readiness })
+    let door = Arc::new(Door { edge, life, tasks: tasks.clone() });
+    Ok(Gateway { door, grace: config.grace, readiness })
 }
 
 /// One life after the other. A life ends when the directory says that it is dead.
@@ -198,10 +201,10 @@ impl Gateway {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let sockets = http::wrap(self.door.edge.clone(), ws::routes(self.door.clone()));
+        let sockets = http::wrap(self.door.edge.clone(), ws::routes(Arc::clone(&self.door)));
         let router = http::router(self.door.edge.clone()).merge(sockets);
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let door = self.door.clone();
+        let door = Arc::clone(&self.door);
         let (readiness, grace) = (self.readiness.clone(), self.grace);
         let (left, gone) = tokio::sync::oneshot::channel();
         let leave = async move {

@@ -5,6 +5,7 @@ use prost::Message as _;
 use service_kit::{id::SessionId, rpc};
 
 use super::*;
+use crate::socket::Frame;
 
 const NOW: i64 = 1_000_000_000;
 
@@ -31,7 +32,7 @@ fn every_connection_is_pinged_once_in_each_heartbeat() {
         let conn = conn(number);
         let pings = (100..100 + BEATS).filter(|tick| {
             look_at(&conn, NOW, *tick);
-            conn.take().ping
+            conn.take().frames == [Frame::ping()]
         });
         assert_eq!(pings.count(), 1, "connection {number}");
     }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::Utf8Bytes;
 use parlance_proto::{
     chat::WatchableRequest,
     presence::{ChooseRequest, StatesRequest},
@@ -19,6 +18,7 @@ use crate::{
     conn::Conn,
     frame::{self, State},
     life::Life,
+    socket::Frame,
 };
 
 /// How long after a failure it is asked again who may follow whom.
@@ -31,7 +31,7 @@ pub(crate) async fn watch(
     re: u32,
     add: &[UserId],
     remove: &[UserId],
-) -> Result<Utf8Bytes, Fault> {
+) -> Result<Frame, Fault> {
     life.hub.watches.drop(conn, remove);
     let users = allowed(life, conn, add).await?;
     if users.is_empty() {

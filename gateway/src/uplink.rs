@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::{conn::Conn, frame, hub::lock};
+use crate::{conn::Conn, frame, hub::lock, socket::Frame};
 
 /// Sends that may be unanswered at this gateway.
 const MAX_UNANSWERED: usize = 16_384;
@@ -258,6 +258,6 @@ async fn hand_over(sends: &mpsc::Sender<Sends>, message: Sends) -> bool {
     tokio::time::timeout(DEADLINE, sends.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
-fn sent_frame(unanswered: &Unanswered, room: RoomId, sent: &Sent) -> axum::extract::ws::Utf8Bytes {
+fn sent_frame(unanswered: &Unanswered, room: RoomId, sent: &Sent) -> Frame {
     frame::sent(unanswered.re, &room, &unanswered.client_id, sent)
 }

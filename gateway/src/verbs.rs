@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
 use parlance_proto::{
     chat::{self, mark_request},
     event::{Event, Parcel, Typing, event},
@@ -24,6 +23,7 @@ use crate::{
     hub::lock,
     life::Life,
     presence,
+    socket::Frame,
     token::Tokens,
 };
 
@@ -53,7 +53,7 @@ pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: u
 }
 
 /// The verbs that are a call. The service has its deadline from the channel.
-async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<Utf8Bytes, Fault> {
+async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<Frame, Fault> {
     let mut messages = life.shared.services.messages.clone();
     let actor = Some(actor(conn));
     match verb {
@@ -91,13 +91,13 @@ async fn mark(
     room: RoomId,
     seq: i64,
     kind: mark_request::Kind,
-) -> Result<Utf8Bytes, Fault> {
+) -> Result<Frame, Fault> {
     let request = chat::MarkRequest { actor: Some(actor(conn)), room: room.to_wire(), kind: kind.into(), seq };
     life.shared.services.messages.clone().mark(request).await?;
     Ok(frame::ok(re))
 }
 
-async fn history(life: &Life, conn: &Conn, re: u32, window: History) -> Result<Utf8Bytes, Fault> {
+async fn history(life: &Life, conn: &Conn, re: u32, window: History) -> Result<Frame, Fault> {
     let mut messages = life.shared.services.messages.clone();
     if let Some(thread) = window.thread {
         let request = chat::MessageRequest { actor: Some(actor(conn)), room: window.room.to_wire(), seq: thread };
@@ -132,7 +132,7 @@ async fn typing(life: &Life, conn: &Conn, room: RoomId, on: bool) -> Result<(), 
 }
 
 /// Takes a fresh token of the same user and session.
-async fn renew(life: &Life, tokens: &Tokens, conn: &Conn, re: u32, token: &str) -> Utf8Bytes {
+async fn renew(life: &Life, tokens: &Tokens, conn: &Conn, re: u32, token: &str) -> Frame {
     let claims = match tokens.verify(token).await {
         Ok(claims) => claims,
         Err(service_kit::auth::Rejected::Expired) => return frame::token_expired(re),

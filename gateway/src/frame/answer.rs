@@ -1,6 +1,5 @@
 //! Answers to a client's frames, each written once as the text that is sent.
 
-use axum::extract::ws::Utf8Bytes;
 use parlance_proto::{chat, v1};
 use serde::Serialize;
 use service_kit::{
@@ -10,7 +9,7 @@ use service_kit::{
 use uuid::Uuid;
 
 use super::{Code, HEARTBEAT_MS, MAX_FRAME, write::answer};
-use crate::json;
+use crate::{json, socket::Frame};
 
 /// What `welcome` says beside the answer of chat-service.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +26,7 @@ pub struct Welcome<'a> {
 
 /// `welcome`: from here events flow.
 #[must_use]
-pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Utf8Bytes {
+pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Frame {
     #[derive(Serialize)]
     struct Body<'a> {
         connection: Uuid,
@@ -53,7 +52,7 @@ pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Utf8Bytes {
 
 /// `sent`: the message is committed.
 #[must_use]
-pub fn sent(re: u32, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> Utf8Bytes {
+pub fn sent(re: u32, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> Frame {
     #[derive(Serialize)]
     struct Body<'a> {
         room: &'a RoomId,
@@ -88,43 +87,43 @@ struct Ok<'a> {
 
 /// `ok`, with nothing to add.
 #[must_use]
-pub fn ok(re: u32) -> Utf8Bytes {
+pub fn ok(re: u32) -> Frame {
     answer(re, "ok", &Ok::default())
 }
 
 /// `ok` with the message's present rev.
 #[must_use]
-pub fn ok_rev(re: u32, rev: i64) -> Utf8Bytes {
+pub fn ok_rev(re: u32, rev: i64) -> Frame {
     answer(re, "ok", &Ok { rev: Some(rev), ..Ok::default() })
 }
 
 /// `ok` of `watch`.
 #[must_use]
-pub fn ok_presence(re: u32, items: &[v1::Presence]) -> Utf8Bytes {
+pub fn ok_presence(re: u32, items: &[v1::Presence]) -> Frame {
     answer(re, "ok", &Ok { presence: Some(json::all(items)), ..Ok::default() })
 }
 
 /// `ok` of `renew`.
 #[must_use]
-pub fn ok_expires(re: u32, expires_in_s: i64) -> Utf8Bytes {
+pub fn ok_expires(re: u32, expires_in_s: i64) -> Frame {
     answer(re, "ok", &Ok { expires_in_s: Some(expires_in_s), ..Ok::default() })
 }
 
 /// The answer to `history`.
 #[must_use]
-pub fn messages(re: u32, reply: &chat::HistoryReply) -> Utf8Bytes {
+pub fn messages(re: u32, reply: &chat::HistoryReply) -> Frame {
     answer(re, "messages", &json::History::from(reply))
 }
 
 /// The answer to `changes`.
 #[must_use]
-pub fn changes(re: u32, changes: &v1::Changes) -> Utf8Bytes {
+pub fn changes(re: u32, changes: &v1::Changes) -> Frame {
     answer(re, "changes", &json::Changes::from(changes))
 }
 
 /// The answer to `ping`.
 #[must_use]
-pub fn pong(re: u32, server_time: i64) -> Utf8Bytes {
+pub fn pong(re: u32, server_time: i64) -> Frame {
     #[derive(Serialize)]
     struct Body {
         server_time: i64,
@@ -142,19 +141,19 @@ struct Error<'a> {
 
 /// A refusal.
 #[must_use]
-pub fn error(re: u32, fault: &Fault) -> Utf8Bytes {
+pub fn error(re: u32, fault: &Fault) -> Frame {
     let code = Code::from(fault.kind).name();
     answer(re, "error", &Error { code, message: &fault.message, retry_after_ms: fault.retry_after_ms() })
 }
 
 /// A refusal with a code that no [`Fault`] has.
 #[must_use]
-pub fn error_code(re: u32, code: &str, message: &str) -> Utf8Bytes {
+pub fn error_code(re: u32, code: &str, message: &str) -> Frame {
     answer(re, "error", &Error { code, message, retry_after_ms: None })
 }
 
 /// The refusal of an expired access token.
 #[must_use]
-pub fn token_expired(re: u32) -> Utf8Bytes {
+pub fn token_expired(re: u32) -> Frame {
     error_code(re, Code::TokenExpired.name(), "the access token has expired; refresh it")
 }

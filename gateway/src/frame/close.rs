@@ -1,6 +1,6 @@
 //! The close codes of the contract, and what their reason says.
 
-use axum::extract::ws::{CloseFrame, Utf8Bytes};
+use std::borrow::Cow;
 
 /// Why the server closes a connection. The client's side of each is in docs/protocol.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Close {
     Normal,
     /// The peer said goodbye, or the server is going for good.
     Away,
+    /// Not WebSocket (RFC 6455 §7.4.1).
+    ProtocolError,
     /// A frame above [`super::MAX_FRAME`].
     FrameTooLarge,
     /// A fault of ours: connect again and resume.
@@ -42,6 +44,7 @@ impl Close {
         match self {
             Self::Normal => 1000,
             Self::Away => 1001,
+            Self::ProtocolError => 1002,
             Self::FrameTooLarge => 1009,
             Self::Internal => 1011,
             Self::Restarting(_) => 1012,
@@ -60,28 +63,23 @@ impl Close {
     /// The text beside the number: the milliseconds to wait in decimal where there are any, else a few words for
     /// people. Never longer than the 123 bytes that a close frame holds.
     #[must_use]
-    pub fn reason(self) -> Utf8Bytes {
+    pub fn reason(self) -> Cow<'static, str> {
         match self {
             Self::Restarting(wait_ms) | Self::Overloaded(wait_ms) | Self::RateLimited(wait_ms) => {
-                wait_ms.to_string().into()
+                Cow::Owned(wait_ms.to_string())
             }
-            Self::Normal | Self::Away => Utf8Bytes::from_static("done"),
-            Self::FrameTooLarge => Utf8Bytes::from_static("a frame is too large"),
-            Self::Internal => Utf8Bytes::from_static("internal error"),
-            Self::NotAFrame => Utf8Bytes::from_static("not a valid frame"),
-            Self::Unauthenticated => Utf8Bytes::from_static("not authenticated"),
-            Self::TokenExpired => Utf8Bytes::from_static("the access token has expired"),
-            Self::Revoked => Utf8Bytes::from_static("the session was revoked"),
-            Self::TooManyConnections => Utf8Bytes::from_static("too many connections of this user"),
-            Self::TooSlow => Utf8Bytes::from_static("too slow"),
-            Self::Unsupported => Utf8Bytes::from_static("this sub-protocol is not supported"),
+            Self::Normal | Self::Away => Cow::Borrowed("done"),
+            Self::ProtocolError => Cow::Borrowed("not the WebSocket protocol"),
+            Self::FrameTooLarge => Cow::Borrowed("a frame is too large"),
+            Self::Internal => Cow::Borrowed("internal error"),
+            Self::NotAFrame => Cow::Borrowed("not a valid frame"),
+            Self::Unauthenticated => Cow::Borrowed("not authenticated"),
+            Self::TokenExpired => Cow::Borrowed("the access token has expired"),
+            Self::Revoked => Cow::Borrowed("the session was revoked"),
+            Self::TooManyConnections => Cow::Borrowed("too many connections of this user"),
+            Self::TooSlow => Cow::Borrowed("too slow"),
+            Self::Unsupported => Cow::Borrowed("this sub-protocol is not supported"),
         }
-    }
-
-    /// Both together, as they are sent.
-    #[must_use]
-    pub fn frame(self) -> CloseFrame {
-        CloseFrame { code: self.code(), reason: self.reason() }
     }
 }
 
@@ -94,8 +92,7 @@ mod tests {
         for (close, code) in
             [(Close::Restarting(1500), 1012), (Close::Overloaded(1500), 1013), (Close::RateLimited(1500), 4029)]
         {
-            assert_eq!((close.code(), close.reason().as_str()), (code, "1500"));
+            assert_eq!((close.code(), &*close.reason()), (code, "1500"));
         }
-        assert_eq!(Close::NotAFrame.frame().code, 4000);
     }
 }

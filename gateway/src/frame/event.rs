@@ -1,13 +1,15 @@
 //! Events, each written once and handed to all who shall see it. Bodies are flat: `room` is always the id, and the
 //! object's fields stand beside it. `prev` is written when it is given, which is when it is not `rev` - 1.
 
-use axum::extract::ws::Utf8Bytes;
 use parlance_proto::{event, v1};
 use serde::Serialize;
 use service_kit::id::{RoomId, UserId};
 
 use super::write;
-use crate::json::{self, Id};
+use crate::{
+    json::{self, Id},
+    socket::Frame,
+};
 
 #[derive(Serialize)]
 struct Flat<'a, T> {
@@ -25,13 +27,13 @@ fn room_id(room: &RoomId) -> Id<'_> {
 
 /// A message is new or has changed. It carries its room itself.
 #[must_use]
-pub fn message(message: &v1::Message, prev: Option<i64>) -> Utf8Bytes {
+pub fn message(message: &v1::Message, prev: Option<i64>) -> Frame {
     write::event("message", &Flat { room: None, body: json::Message::from(message), prev })
 }
 
 /// A change that this member may not see.
 #[must_use]
-pub fn skip(room: RoomId, rev: i64, prev: Option<i64>) -> Utf8Bytes {
+pub fn skip(room: RoomId, rev: i64, prev: Option<i64>) -> Frame {
     #[derive(Serialize)]
     struct Body {
         rev: i64,
@@ -41,14 +43,14 @@ pub fn skip(room: RoomId, rev: i64, prev: Option<i64>) -> Utf8Bytes {
 
 /// A member came or changed.
 #[must_use]
-pub fn member(room: RoomId, member: &v1::Member, prev: Option<i64>) -> Utf8Bytes {
+pub fn member(room: RoomId, member: &v1::Member, prev: Option<i64>) -> Frame {
     let body = json::Member::without_cursors(member);
     write::event("member", &Flat { room: Some(room_id(&room)), body, prev })
 }
 
 /// A member went.
 #[must_use]
-pub fn removed(room: RoomId, rev: i64, user: UserId, prev: Option<i64>) -> Utf8Bytes {
+pub fn removed(room: RoomId, rev: i64, user: UserId, prev: Option<i64>) -> Frame {
     #[derive(Serialize)]
     struct Body {
         rev: i64,
@@ -59,19 +61,19 @@ pub fn removed(room: RoomId, rev: i64, user: UserId, prev: Option<i64>) -> Utf8B
 
 /// The room itself changed: what is the same for every member.
 #[must_use]
-pub fn room(room: &v1::Room, prev: Option<i64>) -> Utf8Bytes {
+pub fn room(room: &v1::Room, prev: Option<i64>) -> Frame {
     write::event("room", &Flat { room: Some(Id(&room.id)), body: json::Room::shared(room), prev })
 }
 
 /// This user is in a room from now on: the room as that user sees it.
 #[must_use]
-pub fn joined(room: &v1::Room) -> Utf8Bytes {
+pub fn joined(room: &v1::Room) -> Frame {
     write::event("joined", &Flat { room: Some(Id(&room.id)), body: json::Room::from(room), prev: None })
 }
 
 /// This user is not in the room any more.
 #[must_use]
-pub fn left(room: RoomId) -> Utf8Bytes {
+pub fn left(room: RoomId) -> Frame {
     #[derive(Serialize)]
     struct Body {
         room: RoomId,
@@ -81,7 +83,7 @@ pub fn left(room: RoomId) -> Utf8Bytes {
 
 /// How far a member has read or received.
 #[must_use]
-pub fn receipt(receipt: &event::Receipt) -> Utf8Bytes {
+pub fn receipt(receipt: &event::Receipt) -> Frame {
     #[derive(Serialize)]
     struct Body<'a> {
         room: Id<'a>,
@@ -102,7 +104,7 @@ pub fn receipt(receipt: &event::Receipt) -> Utf8Bytes {
 
 /// A member types, or stopped.
 #[must_use]
-pub fn typing(room: RoomId, user: UserId, on: bool) -> Utf8Bytes {
+pub fn typing(room: RoomId, user: UserId, on: bool) -> Frame {
     #[derive(Serialize)]
     struct Body {
         room: RoomId,
@@ -114,19 +116,19 @@ pub fn typing(room: RoomId, user: UserId, on: bool) -> Utf8Bytes {
 
 /// A watched user's presence changed.
 #[must_use]
-pub fn presence(presence: &v1::Presence) -> Utf8Bytes {
+pub fn presence(presence: &v1::Presence) -> Frame {
     write::event("presence", &json::Presence::from(presence))
 }
 
 /// The user's own cursor or settings in a room changed; `rev` is that of `me`.
 #[must_use]
-pub fn me(room: RoomId, me: &v1::Me) -> Utf8Bytes {
+pub fn me(room: RoomId, me: &v1::Me) -> Frame {
     write::event("me", &Flat { room: Some(room_id(&room)), body: json::Me::from(me), prev: None })
 }
 
 /// Continuity could not be kept: ask for `changes` after so many milliseconds.
 #[must_use]
-pub fn resync(room: RoomId, rev: i64, after_ms: i64) -> Utf8Bytes {
+pub fn resync(room: RoomId, rev: i64, after_ms: i64) -> Frame {
     #[derive(Serialize)]
     struct Body {
         room: RoomId,
@@ -138,7 +140,7 @@ pub fn resync(room: RoomId, rev: i64, after_ms: i64) -> Utf8Bytes {
 
 /// This gateway leaves: connect again after so many milliseconds.
 #[must_use]
-pub fn going_away(reconnect_after_ms: u64) -> Utf8Bytes {
+pub fn going_away(reconnect_after_ms: u64) -> Frame {
     #[derive(Serialize)]
     struct Body {
         reconnect_after_ms: u64,

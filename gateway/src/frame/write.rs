@@ -1,7 +1,11 @@
 //! The envelopes around what the server writes.
 
-use axum::extract::ws::Utf8Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use crate::socket::{Frame, HEADROOM};
+
+/// What most frames are not longer than.
+const USUAL: usize = 640;
 
 /// `{"<key>": value}`, for keys that are chosen at run time.
 pub(super) struct One<'a, T: ?Sized>(pub(super) &'static str, pub(super) &'a T);
@@ -30,22 +34,23 @@ impl<T: Serialize + ?Sized> Serialize for Answer<'_, T> {
 }
 
 /// `{"re": re, "<kind>": body}`.
-pub(super) fn answer<T: Serialize + ?Sized>(re: u32, kind: &'static str, body: &T) -> Utf8Bytes {
+pub(super) fn answer<T: Serialize + ?Sized>(re: u32, kind: &'static str, body: &T) -> Frame {
     text(&Answer { re, kind, body })
 }
 
 /// `{"event": {"<kind>": body}}`.
-pub(super) fn event<T: Serialize + ?Sized>(kind: &'static str, body: &T) -> Utf8Bytes {
+pub(super) fn event<T: Serialize + ?Sized>(kind: &'static str, body: &T) -> Frame {
     text(&One("event", &One(kind, body)))
 }
 
-fn text<T: Serialize>(value: &T) -> Utf8Bytes {
+fn text<T: Serialize>(value: &T) -> Frame {
+    let mut buffer = Vec::with_capacity(USUAL);
+    buffer.resize(HEADROOM, 0);
     // Only a map with keys that are no texts, or a view that refuses to be written, could fail; there are none.
-    serde_json::to_string(value).map_or_else(
-        |error| {
-            tracing::error!(error = %error, "a frame could not be written");
-            Utf8Bytes::from_static("{}")
-        },
-        Utf8Bytes::from,
-    )
+    if let Err(error) = serde_json::to_writer(&mut buffer, value) {
+        tracing::error!(error = %error, "a frame could not be written");
+        buffer.truncate(HEADROOM);
+        buffer.extend_from_slice(b"{}");
+    }
+    Frame::text(buffer)
 }

@@ -6,12 +6,11 @@ use std::{
     time::Instant,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use parlance_proto::event::{RoomEvent, room_event::Kind};
 use service_kit::id::{RoomId, UserId};
 use smallvec::SmallVec;
 
-use crate::{conn::Conn, frame};
+use crate::{conn::Conn, frame, socket::Frame};
 
 /// Events that wait for an earlier one; what is more is read again by the repair.
 const MAX_EARLY: usize = 1_024;
@@ -55,7 +54,7 @@ struct Hold {
 
 enum State {
     /// Its read is not done: what is delivered after `base` waits here.
-    Holding { base: Option<i64>, events: Vec<(i64, Utf8Bytes)>, stale: bool },
+    Holding { base: Option<i64>, events: Vec<(i64, Frame)>, stale: bool },
     /// Its read was ahead of what has been delivered: events up to this rev are not for it.
     Floor(i64),
 }
@@ -264,7 +263,7 @@ impl Room {
     }
 
     /// Delivers what nobody misses to the members, but not to `except`.
-    pub(crate) fn droppable(&self, frame: &Utf8Bytes, except: Option<UserId>) {
+    pub(crate) fn droppable(&self, frame: &Frame, except: Option<UserId>) {
         for (user, local) in &self.members {
             if Some(*user) == except {
                 continue;
@@ -365,7 +364,7 @@ impl Room {
         }
     }
 
-    fn send_all(&mut self, rev: i64, frame: &Utf8Bytes) {
+    fn send_all(&mut self, rev: i64, frame: &Frame) {
         for conn in self.members.values().flat_map(|local| &local.conns) {
             send(&mut self.holds, conn, rev, frame);
         }
@@ -406,7 +405,7 @@ impl Room {
 }
 
 /// Sends a frame to one connection, or holds it back for it.
-fn send(holds: &mut Vec<Hold>, conn: &Conn, rev: i64, frame: &Utf8Bytes) {
+fn send(holds: &mut Vec<Hold>, conn: &Conn, rev: i64, frame: &Frame) {
     if !holds.is_empty()
         && let Some(place) = holds.iter().position(|hold| hold.conn == conn.number)
     {

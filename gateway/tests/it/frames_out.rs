@@ -1,7 +1,7 @@
 //! What the server writes, to the letter of docs/protocol.md.
 
-use axum::extract::ws::Utf8Bytes;
 use gateway::frame::{self, Welcome, event};
+use gateway::socket::Frame;
 use parlance_proto::{chat, event as bus, v1};
 use serde_json::{Value, json};
 use service_kit::{
@@ -20,8 +20,8 @@ fn wire(digit: u8) -> bytes::Bytes {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "reads better in the tests")]
-fn read(text: Utf8Bytes) -> Value {
-    serde_json::from_str(text.as_str()).expect("JSON")
+fn read(text: Frame) -> Value {
+    serde_json::from_slice(text.payload()).expect("JSON")
 }
 
 fn alice() -> v1::User {

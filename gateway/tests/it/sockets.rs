@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use service_kit::clock;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::stage::{
@@ -85,7 +89,24 @@ async fn frames_that_are_too_large_end_their_connection_alone() {
     assert_eq!(stage.told(&mut here).await, ["message 11"]);
 }
 
-/// A client that says hello by hand, with a small window, and never reads again.
+#[tokio::test]
+async fn what_is_not_websocket_is_closed_with_1002_and_nobody_else_notices() {
+    let stage = Stage::set().await;
+    let (alice, bob) = (Person::new(), Person::new());
+    let room = stage.chat.room(&[alice, bob]);
+    let mut here = stage.enters(bob).await;
+    let mut tcp = stalled(&stage, alice).await;
+    // A client's frames are masked: this one is not.
+    tcp.write_all(b"\x81\x02{}").await.expect("written");
+    let mut read = Vec::new();
+    tcp.read_to_end(&mut read).await.expect("the end");
+    let close = [&[0x88, 28], &1_002_u16.to_be_bytes()[..], b"not the WebSocket protocol"].concat();
+    assert!(read.ends_with(&close), "{:?}", String::from_utf8_lossy(&read));
+    stage.publish([of_room(stage.chat.message(room))]);
+    assert_eq!(stage.told(&mut here).await, ["message 11"]);
+}
+
+/// A client that says hello by hand, with a small window, and does not read.
 async fn stalled(stage: &Stage, person: Person) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4_096).expect("a small window");
