@@ -123,7 +123,8 @@ impl OwnCluster {
         assert!(!answer.contains("-ERR") && answer.matches("+OK").count() >= 2, "{answer}");
     }
 
-    fn pid(&self, service: &str, replica: usize) -> u32 {
+    /// The process of one replica (0, 1, …) of a service.
+    pub fn pid(&self, service: &str, replica: usize) -> u32 {
         let mut pids = self.ready.pids.iter().filter(|(name, _)| name == service);
         let (_, pid) =
             pids.nth(replica).unwrap_or_else(|| panic!("no {service} number {replica} in {:?}", self.ready.pids));

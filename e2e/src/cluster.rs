@@ -127,6 +127,11 @@ impl OwnCluster {
         self.stack.as_ref().expect("it is ready")
     }
 
+    /// The URL of its database.
+    pub fn postgres(&self) -> &str {
+        &self.ready.postgres
+    }
+
     /// The folder with its logs and its services.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -2,12 +2,22 @@
 
 use std::time::Duration;
 
-/// The shape of a run.
+use parlance_client::RoomId;
+
+/// Who takes part: rooms, their members, and the connections of each user.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Cast {
     pub(crate) rooms: usize,
     pub(crate) members: usize,
     pub(crate) users: usize,
+    /// Connections of each user; the first of them sends.
+    pub(crate) devices: usize,
+}
+
+/// The shape of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) cast: Cast,
     pub(crate) rate: u64,
     /// Messages that only warm the servers up; they are checked, and not timed.
     pub(crate) warm: u64,
@@ -28,18 +38,52 @@ impl Plan {
         u64::try_from(due).unwrap_or(u64::MAX).min(self.total)
     }
 
+    /// The room that a message goes to.
     pub(crate) fn room(&self, number: u64) -> usize {
-        (number % self.rooms as u64) as usize
+        (number % self.cast.rooms as u64) as usize
     }
 
     /// The member of the room that sends it.
     pub(crate) fn slot(&self, number: u64) -> usize {
-        (number / self.rooms as u64 % self.members as u64) as usize
+        (number / self.cast.rooms as u64 % self.cast.members as u64) as usize
     }
 
     /// How many messages this member has sent into this room before.
     pub(crate) fn turn(&self, number: u64) -> u64 {
-        number / (self.rooms * self.members) as u64
+        number / (self.cast.rooms * self.cast.members) as u64
+    }
+
+    /// What a message says of itself.
+    pub(crate) fn told(&self, number: u64) -> Told {
+        let due_us = u64::try_from(self.due(number).as_micros()).unwrap_or(u64::MAX);
+        Told { number, room: self.room(number), slot: self.slot(number), turn: self.turn(number), due_us }
+    }
+
+    /// The user who sends it, who is also the connection that does.
+    pub(crate) fn sender(&self, number: u64) -> usize {
+        self.cast.user(self.room(number), self.slot(number))
+    }
+}
+
+impl Cast {
+    /// The same load on these, at a rate: seconds of warm-up, then seconds that are measured.
+    pub(crate) fn at(self, rate: u64, warmup: u64, seconds: u64) -> Plan {
+        Plan { cast: self, rate, warm: rate * warmup, total: rate * (warmup + seconds) }
+    }
+
+    /// All connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.users * self.devices
+    }
+
+    /// The user of a connection. The first connections of all come first, so that a user's number is also its first one's.
+    pub(crate) fn user_of(&self, connection: usize) -> usize {
+        connection % self.users
+    }
+
+    /// Which of the URLs a connection begins at: a user with several connections has them on several.
+    pub(crate) fn url_of(&self, connection: usize, urls: usize) -> usize {
+        (self.user_of(connection) + connection / self.users) % urls
     }
 
     /// The user behind a member.
@@ -52,6 +96,12 @@ impl Plan {
         let first = room * self.members % self.users;
         let slot = (user + self.users - first) % self.users;
         (slot < self.members).then_some(slot)
+    }
+
+    /// One member on one connection: the place where a message of the room arrives.
+    pub(crate) fn receiver(&self, room: usize, connection: usize) -> Option<usize> {
+        let slot = self.slot_of(room, self.user_of(connection))?;
+        Some((room * self.members + slot) * self.devices + connection / self.users)
     }
 }
 
@@ -67,15 +117,28 @@ pub(crate) struct Told {
 }
 
 /// The text of a message: run, room, sender, number, plan, and filling up to the size asked for.
-pub(crate) fn text(out: &mut String, plan: &Plan, run: u32, number: u64, size: usize) {
+pub(crate) fn text(out: &mut String, run: u32, told: &Told, size: usize) {
     use std::fmt::Write;
     let begun = out.len();
-    let (room, slot, turn) = (plan.room(number), plan.slot(number), plan.turn(number));
-    let due_us = plan.due(number).as_micros();
+    let Told { number, room, slot, turn, due_us } = told;
     // Writing to a String does not fail.
     let _ = write!(out, "{run:08x} {room} {slot} {turn} {number} {due_us} ");
     let length = out.len() - begun;
     out.extend(std::iter::repeat_n('x', size.saturating_sub(length)));
+}
+
+/// The frame that sends it; its id is the number of the message plus one.
+pub(crate) fn send(out: &mut String, run: u32, room: &RoomId, told: &Told, size: usize) {
+    use std::fmt::Write;
+    let number = told.number;
+    // Writing to a String does not fail.
+    let _ = write!(
+        out,
+        r#"{{"id":{},"send":{{"room":"{room}","client_id":"{run:08x}-0000-7000-8000-{number:012x}","text":""#,
+        number + 1,
+    );
+    text(out, run, told, size);
+    out.push_str("\"}}");
 }
 
 /// Reads such a text; nothing if it is not of this run.
@@ -102,32 +165,41 @@ fn number(digits: &[u8]) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Plan, read, text};
+    use super::{Cast, Plan, read, text};
 
-    const PLAN: Plan = Plan { rooms: 7, members: 4, users: 10, rate: 1_000, warm: 0, total: 5_000 };
+    const CAST: Cast = Cast { rooms: 7, members: 4, users: 10, devices: 2 };
+    const PLAN: Plan = Plan { cast: CAST, rate: 1_000, warm: 0, total: 5_000 };
 
     #[test]
     fn a_text_tells_what_was_planned() {
         for number in [0, 1, 4_999] {
             let mut out = String::new();
-            text(&mut out, &PLAN, 0xabc, number, 128);
+            text(&mut out, 0xabc, &PLAN.told(number), 128);
             assert_eq!(out.len(), 128);
-            let told = read(out.as_bytes(), b"00000abc").unwrap();
-            assert_eq!((told.room, told.slot, told.turn), (PLAN.room(number), PLAN.slot(number), PLAN.turn(number)));
-            assert_eq!((told.number, told.due_us), (number, number * 1_000));
+            assert_eq!(read(out.as_bytes(), b"00000abc"), Some(PLAN.told(number)));
+            assert_eq!(PLAN.told(number).due_us, number * 1_000);
             assert_eq!(read(out.as_bytes(), b"00000abd"), None);
         }
     }
 
     #[test]
     fn users_and_members_find_each_other() {
-        for room in 0..PLAN.rooms {
-            for slot in 0..PLAN.members {
-                assert_eq!(PLAN.slot_of(room, PLAN.user(room, slot)), Some(slot));
+        for room in 0..CAST.rooms {
+            for slot in 0..CAST.members {
+                assert_eq!(CAST.slot_of(room, CAST.user(room, slot)), Some(slot));
             }
-            let members = (0..PLAN.users).filter(|user| PLAN.slot_of(room, *user).is_some()).count();
-            assert_eq!(members, PLAN.members);
+            let members = (0..CAST.users).filter(|user| CAST.slot_of(room, *user).is_some()).count();
+            assert_eq!(members, CAST.members);
         }
+    }
+
+    #[test]
+    fn every_connection_of_a_member_is_a_receiver_of_its_own() {
+        let all = (0..CAST.rooms).flat_map(|room| (0..CAST.connections()).filter_map(move |c| CAST.receiver(room, c)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..CAST.rooms * CAST.members * CAST.devices).collect::<Vec<_>>());
+        assert_ne!(CAST.url_of(3, 2), CAST.url_of(13, 2), "one user, two gateways");
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! The load generator shares the machine with what it measures, so every microsecond here is taken from the servers. It speaks just
 //! enough of RFC 6455 for one well-behaved peer: unfragmented frames, a masking key of zero, which leaves the text as it is.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 
 use anyhow::{Context, bail, ensure};
+use parlance_client::Close;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// How long the server may take for each part of opening a connection.
-const OPEN_PATIENCE: Duration = Duration::from_secs(15);
+use crate::scan::{Frame, frame as frame_kind};
+
 /// What may wait to be written before the load counts as refused by this connection.
 const MAX_UNWRITTEN: usize = 256 * 1024;
 /// The longest answer to the handshake.
@@ -23,37 +25,62 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// An open connection past its handshake.
+/// A close frame without a code.
+const NO_CODE: u16 = 1005;
+
+/// The id of every `hello`, above those of messages.
+pub(crate) const HELLO: u32 = u32::MAX;
+
+/// A connection on its way, or open.
 pub(crate) struct Socket {
     stream: TcpStream,
+    stage: Stage,
     /// The beginning of a frame whose end has not come yet.
     partial: Vec<u8>,
     unwritten: Vec<u8>,
 }
 
+/// The server has closed the connection, with this code.
+#[derive(Debug)]
+pub(crate) struct Closed(pub(crate) Close);
+
+impl std::error::Error for Closed {}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server closed: {}", self.0)
+    }
+}
+
+/// How far it is.
+enum Stage {
+    /// The answer to the handshake is awaited; then this `hello` is said.
+    Handshake(String),
+    /// The answer to `hello` is awaited.
+    Hello,
+    Open,
+}
+
 impl Socket {
-    /// Connects, makes the handshake and says `hello`; the socket does not block any more afterwards.
-    pub(crate) fn open(url: &str, source: Option<Ipv4Addr>, token: &str) -> anyhow::Result<Self> {
+    /// Begins to connect; the rest happens as answers are read. It never blocks.
+    pub(crate) fn begin(url: &str, source: Option<Ipv4Addr>, hello: String) -> anyhow::Result<Self> {
         let authority =
             url.strip_prefix("http://").context("the load goes to http:// URLs only")?.trim_end_matches('/');
-        let stream = match source {
-            None => TcpStream::connect(authority),
-            Some(source) => connect_from(source, authority),
-        };
-        let stream = stream.with_context(|| format!("cannot connect to {authority}"))?;
+        let stream = connect(source, authority).with_context(|| format!("cannot connect to {authority}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(OPEN_PATIENCE))?;
-        let mut socket = Self { stream, partial: vec![], unwritten: vec![] };
-        socket.handshake(authority)?;
-        socket.feed(&format!(r#"{{"id":1,"hello":{{"token":"{token}"}}}}"#));
+        let unwritten = handshake(authority).into_bytes();
+        let mut socket = Self { stream, stage: Stage::Handshake(hello), partial: vec![], unwritten };
         socket.flush()?;
-        socket.welcomed()?;
-        socket.stream.set_nonblocking(true)?;
         Ok(socket)
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Whether `hello` has been answered.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
     }
 
     /// Queues a text frame to be written by the next [`Self::flush`]; false when too much waits already.
@@ -71,7 +98,8 @@ impl Socket {
         while written < self.unwritten.len() {
             match self.stream.write(&self.unwritten[written..]) {
                 Ok(count) => written += count,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // Also while it connects.
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e).context("the server does not take what is sent"),
             }
@@ -92,17 +120,54 @@ impl Socket {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
             Err(e) => return Err(e).context("cannot read from the server"),
         };
-        if self.partial.is_empty() {
-            let used = self.frames(&buffer[..count], &mut take)?;
-            self.partial.extend_from_slice(&buffer[used..count]);
-        } else {
-            let mut whole = std::mem::take(&mut self.partial);
-            whole.extend_from_slice(&buffer[..count]);
-            let used = self.frames(&whole, &mut take)?;
-            whole.drain(..used);
-            // An idle connection keeps no buffer.
-            self.partial = if whole.is_empty() { vec![] } else { whole };
+        let bytes = &buffer[..count];
+        if let Stage::Handshake(_) = self.stage {
+            return self.answered(bytes, &mut take);
         }
+        let Some(at) = self.completed(bytes, &mut take)? else { return Ok(()) };
+        let used = self.frames(&bytes[at..], &mut take)?;
+        self.partial.extend_from_slice(&bytes[at + used..]);
+        Ok(())
+    }
+
+    /// Completes the frame that the last read had cut, and takes it; where the rest begins, which is then read in place.
+    fn completed(&mut self, bytes: &[u8], take: &mut impl FnMut(&[u8])) -> anyhow::Result<Option<usize>> {
+        let mut at = 0;
+        while !self.partial.is_empty() {
+            let (length, is_whole) = needed(&self.partial)?;
+            let more = length.saturating_sub(self.partial.len());
+            let Some(found) = bytes.get(at..at + more) else {
+                self.partial.extend_from_slice(&bytes[at..]);
+                return Ok(None);
+            };
+            self.partial.extend_from_slice(found);
+            at += more;
+            if is_whole {
+                // An idle connection keeps no buffer.
+                let frame = std::mem::take(&mut self.partial);
+                self.frames(&frame, take)?;
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// Reads the answer to the handshake, then says `hello`.
+    fn answered(&mut self, bytes: &[u8], take: &mut impl FnMut(&[u8])) -> anyhow::Result<()> {
+        self.partial.extend_from_slice(bytes);
+        let Some(end) = memchr::memmem::find(&self.partial, b"\r\n\r\n") else {
+            ensure!(self.partial.len() <= MAX_HEAD, "the answer to the handshake does not end");
+            return Ok(());
+        };
+        let rest = self.partial.split_off(end + 4);
+        let head = String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned();
+        let status = head.lines().next().unwrap_or_default();
+        ensure!(status.contains(" 101 "), "the handshake was answered with {status}");
+        if let Stage::Handshake(hello) = std::mem::replace(&mut self.stage, Stage::Hello) {
+            frame(&mut self.unwritten, TEXT, hello.as_bytes());
+        }
+        self.flush()?;
+        let used = self.frames(&rest, take)?;
+        self.partial.extend_from_slice(&rest[used..]);
         Ok(())
     }
 
@@ -111,12 +176,17 @@ impl Socket {
         let mut at = 0;
         while let Some((opcode, payload, length)) = parse(&bytes[at..])? {
             match opcode {
-                TEXT => take(payload),
+                TEXT => {
+                    if !self.is_open() {
+                        self.welcomed(payload)?;
+                    }
+                    take(payload);
+                }
                 PING => {
                     frame(&mut self.unwritten, PONG, payload);
                     self.flush()?;
                 }
-                CLOSE => bail!("the server closed: {}", reason(payload)),
+                CLOSE => return Err(closed(payload).into()),
                 _ => {}
             }
             at += length;
@@ -124,48 +194,36 @@ impl Socket {
         Ok(at)
     }
 
-    fn handshake(&mut self, authority: &str) -> anyhow::Result<()> {
-        let request = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bG9hZHRlc3QgbG9hZHRlcw==\r\n\
-             Sec-WebSocket-Protocol: parlance.v1.json\r\n\r\n"
-        );
-        self.stream.write_all(request.as_bytes())?;
-        let mut head = Vec::new();
-        let mut byte = [0];
-        // Byte by byte, once for each connection: what follows the head belongs to the frames.
-        while !head.ends_with(b"\r\n\r\n") {
-            self.stream.read_exact(&mut byte).context("the handshake was not answered")?;
-            head.push(byte[0]);
-            ensure!(head.len() <= MAX_HEAD, "the answer to the handshake does not end");
-        }
-        let head = String::from_utf8_lossy(&head);
-        let status = head.lines().next().unwrap_or_default();
-        ensure!(status.contains(" 101 "), "the handshake was answered with {status}");
-        Ok(())
-    }
-
-    fn welcomed(&mut self) -> anyhow::Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
-        let mut answer = None;
-        while answer.is_none() {
-            self.read(&mut buffer, |text| answer = answer.take().or(Some(text.to_vec())))?;
-        }
-        let answer = String::from_utf8_lossy(answer.as_deref().unwrap_or_default()).into_owned();
-        ensure!(answer.contains(r#""welcome""#), "hello was answered with {answer}");
+    /// The first frame has to be the answer to `hello`.
+    fn welcomed(&mut self, answer: &[u8]) -> anyhow::Result<()> {
+        let is_welcome = frame_kind(answer) == Frame::Welcome;
+        ensure!(is_welcome, "hello was answered with {}", String::from_utf8_lossy(answer));
+        self.stage = Stage::Open;
         Ok(())
     }
 }
 
-/// Connects from one of this machine's other addresses, since each has ports of its own.
-fn connect_from(source: Ipv4Addr, authority: &str) -> io::Result<TcpStream> {
-    let invalid =
-        || io::Error::new(ErrorKind::InvalidInput, "source addresses need an IPv4 address and port as the URL");
-    let target: SocketAddr = authority.parse().map_err(|_| invalid())?;
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
-    rustix::net::connect(&socket, &target)?;
-    Ok(TcpStream::from(socket))
+fn handshake(authority: &str) -> String {
+    format!(
+        "GET /v1/ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bG9hZHRlc3QgbG9hZHRlcw==\r\n\
+         Sec-WebSocket-Protocol: parlance.v1.json\r\n\r\n"
+    )
+}
+
+/// Begins to connect, from one of this machine's other addresses when given, since each has ports of its own.
+fn connect(source: Option<Ipv4Addr>, authority: &str) -> anyhow::Result<TcpStream> {
+    let target = authority.to_socket_addrs()?.next().context("no such host")?;
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if let Some(source) = source {
+        rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    }
+    match rustix::net::connect(&socket, &target) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes a client's frame whose masking key is zero.
@@ -205,18 +263,40 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u8, &[u8], usize)>> {
     Ok(bytes.get(header..header + length).map(|payload| (first & 0x0f, payload, header + length)))
 }
 
-fn reason(payload: &[u8]) -> String {
+/// How many bytes the first frame of these needs in all, or its header as long as that is cut; and whether it is the former.
+fn needed(bytes: &[u8]) -> anyhow::Result<(usize, bool)> {
+    let Some(second) = bytes.get(1) else { return Ok((2, false)) };
+    let header = match second & 0x7f {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let Some(lengths) = bytes.get(2..header) else { return Ok((header, false)) };
+    let length = match header {
+        2 => usize::from(second & 0x7f),
+        _ => lengths.iter().fold(0, |length: usize, byte| length.saturating_mul(256).saturating_add((*byte).into())),
+    };
+    ensure!(length <= MAX_FRAME, "a frame of {length} bytes");
+    Ok((header + length, true))
+}
+
+/// The close frame of a server.
+fn closed(payload: &[u8]) -> Closed {
     match payload {
-        [high, low, text @ ..] => {
-            format!("{} {}", u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(text))
-        }
-        _ => "without a code".to_owned(),
+        [high, low, text @ ..] => Closed(Close {
+            code: u16::from_be_bytes([*high, *low]),
+            reason: String::from_utf8_lossy(text).into_owned(),
+        }),
+        _ => Closed(Close { code: NO_CODE, reason: String::new() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{TEXT, frame, parse};
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::{Socket, Stage, TEXT, frame, needed, parse};
 
     fn from_server(length: usize) -> Vec<u8> {
         let mut bytes = vec![];
@@ -234,6 +314,7 @@ mod tests {
             let bytes = from_server(length);
             let (opcode, payload, used) = parse(&bytes).unwrap().unwrap();
             assert_eq!((opcode, payload.len(), used), (TEXT, length, bytes.len()));
+            assert_eq!(needed(&bytes).unwrap(), (bytes.len(), true));
         }
     }
 
@@ -243,5 +324,25 @@ mod tests {
         for cut in [0, 1, 3, 4, 303] {
             assert!(parse(&bytes[..cut]).unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn frames_cut_anywhere_are_put_together() -> anyhow::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let (mut server, _) = listener.accept()?;
+        let mut socket = Socket { stream, stage: Stage::Open, partial: vec![], unwritten: vec![] };
+        let sizes = [0, 5, 125, 126, 300, 66_000];
+        let bytes: Vec<u8> = sizes.iter().flat_map(|size| from_server(*size)).collect();
+        let mut buffer = vec![0; 512];
+        for cut in [1, 2, 3, 7, 127, 130, 500] {
+            let mut seen = vec![];
+            for part in bytes.chunks(cut) {
+                server.write_all(part)?;
+                socket.read(&mut buffer[..cut], |frame| seen.push(frame.len()))?;
+            }
+            assert_eq!(seen, sizes, "in parts of {cut} bytes");
+        }
+        Ok(())
     }
 }
