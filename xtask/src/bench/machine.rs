@@ -43,6 +43,20 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// The conditions that all parts have in common.
+    pub(super) fn text(&self, chats: u8) -> String {
+        let Self { processor, processors, memory_gib, kernel, .. } = self;
+        format!(
+            "- {processors} processors ({processor}), {memory_gib:.0} GiB, Linux {kernel}. Everything runs on this one machine:\n  \
+             PostgreSQL, RabbitMQ, Redis, all services, and the load generator too.\n\
+             - 2 gateways, {chats} chat-service, 1 presence-service, 1 notify-service, in release, without TLS.\n  \
+             `fsync` and `synchronous_commit` on, publisher confirms on, rate limits off.\n\
+             - `-dirty` behind a commit: with changes that were not committed yet."
+        )
+    }
+}
+
 /// The count up to now.
 pub(super) fn ticks() -> Ticks {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -1,149 +1,139 @@
 //! Results of the load generator, read out of its JSON.
 //!
-//! This tool has no JSON library on purpose; the generator's files are ours, flat, and one key a line.
+//! This tool has no JSON library on purpose; the generator's files are ours, printed with one key a line and an indentation that
+//! says how deep it is.
 
-/// One latency, in milliseconds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) max: f64,
-}
+/// One result.
+#[derive(Clone, Debug)]
+pub(super) struct Measured(String);
 
-/// A run of `loadtest sends`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Sends {
-    pub(super) offered_per_s: f64,
-    pub(super) achieved_per_s: f64,
-    pub(super) deliveries_per_s: f64,
-    pub(super) ack: Latency,
-    pub(super) delivery: Latency,
-    /// Lost, doubled, out of order and holes together.
-    pub(super) violations: u64,
-    pub(super) connections: f64,
-    pub(super) generator_cpu: f64,
-    pub(super) machine_cpu: f64,
-    pub(super) bottleneck: String,
-    /// Lowest and highest ack p99 of the runs that this one is the median of.
-    pub(super) p99_range: (f64, f64),
-}
+impl Measured {
+    pub(super) fn new(json: String) -> Self {
+        Self(json)
+    }
 
-/// A run of `loadtest idle`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Idle {
-    pub(super) bytes_per_connection: f64,
-    pub(super) cpu_us_per_s_per_connection: f64,
-}
+    /// A number by its key, or by the key of its object and its own: `ack_ms.p99`. Not a number when there is none.
+    pub(super) fn number(&self, path: &str) -> f64 {
+        let value = match path.split_once('.') {
+            None => self.value(path, 1),
+            Some((object, key)) => self.object(object).and_then(|object| value(object, key, 2)),
+        };
+        value.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+    }
 
-impl Sends {
-    pub(super) fn read(json: &str) -> Option<Self> {
-        let violations = object(json, "violations")?;
-        let kinds = ["lost", "duplicated", "reordered", "gaps"].map(|kind| number(violations, kind));
-        Some(Self {
-            offered_per_s: number(json, "offered_per_s")?,
-            achieved_per_s: number(json, "achieved_per_s")?,
-            deliveries_per_s: number(json, "deliveries_per_s")?,
-            ack: Latency::read(object(json, "ack_ms")?)?,
-            delivery: Latency::read(object(json, "delivery_ms")?)?,
-            violations: kinds.into_iter().sum::<Option<f64>>()? as u64,
-            connections: number(json, "connections")?,
-            generator_cpu: number(json, "generator_cpu")?,
-            machine_cpu: number(json, "machine_cpu")?,
-            bottleneck: value(json, "bottleneck")?.trim_matches('"').to_owned(),
-            p99_range: (0.0, 0.0),
-        })
+    /// A text by its key.
+    pub(super) fn text(&self, key: &str) -> &str {
+        self.value(key, 1).map_or("", |value| value.trim_matches('"'))
+    }
+
+    /// Lost, doubled, out of order and holes together. What says nothing of them counts as one.
+    pub(super) fn violations(&self) -> u64 {
+        let kinds = ["lost", "duplicated", "reordered", "gaps"];
+        let sum: f64 = kinds.iter().map(|kind| self.number(&format!("violations.{kind}"))).sum();
+        if sum.is_nan() { 1 } else { sum as u64 }
+    }
+
+    /// The share of one processor of each kind of process.
+    pub(super) fn share(&self, process: &str) -> f64 {
+        if process == "generator" {
+            return self.number("generator_cpu");
+        }
+        self.number(&format!("cpu_by_process.{process}"))
+    }
+
+    fn value(&self, key: &str, depth: usize) -> Option<&str> {
+        value(&self.0, key, depth)
+    }
+
+    /// The inside of an object.
+    fn object(&self, key: &str) -> Option<&str> {
+        let begin = self.0.find(&format!("\n  \"{key}\": {{\n"))? + 1;
+        let rest = &self.0[begin..];
+        let rest = &rest[rest.find('\n')?..];
+        Some(&rest[..rest.find("\n  }")?])
     }
 }
 
-impl Idle {
-    pub(super) fn read(json: &str) -> Option<Self> {
-        Some(Self {
-            bytes_per_connection: number(json, "bytes_per_connection")?,
-            cpu_us_per_s_per_connection: number(json, "cpu_us_per_s_per_connection")?,
-        })
-    }
-}
-
-impl Latency {
-    fn read(json: &str) -> Option<Self> {
-        let [p50, p90, p99, max] = ["p50", "p90", "p99", "max"].map(|key| number(json, key));
-        Some(Self { p50: p50?, p90: p90?, p99: p99?, max: max? })
-    }
-}
-
-/// Lowest and highest ack p99.
-pub(super) fn range(runs: &[Sends]) -> (f64, f64) {
-    let p99s = runs.iter().map(|run| run.ack.p99);
-    (p99s.clone().fold(f64::INFINITY, f64::min), p99s.fold(0.0, f64::max))
-}
-
-/// What stands behind a key, up to the end of its line.
-fn value<'a>(json: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = json.split_once(&format!("\"{key}\": "))?;
+/// What stands behind a key at this depth, up to the end of its line.
+fn value<'a>(json: &'a str, key: &str, depth: usize) -> Option<&'a str> {
+    let (_, rest) = json.split_once(&format!("\n{}\"{key}\": ", "  ".repeat(depth)))?;
     Some(rest.lines().next()?.trim_end_matches(','))
 }
 
-fn number(json: &str, key: &str) -> Option<f64> {
-    value(json, key)?.parse().ok()
+/// Of several runs the one in the middle by this figure; one with a violation stands before all others.
+pub(super) fn median(mut runs: Vec<Measured>, figure: &str) -> Option<Measured> {
+    if let Some(wrong) = runs.iter().position(|run| run.violations() > 0) {
+        return Some(runs.swap_remove(wrong));
+    }
+    runs.sort_by(|one, other| one.number(figure).total_cmp(&other.number(figure)));
+    let middle = runs.len() / 2;
+    (!runs.is_empty()).then(|| runs.swap_remove(middle))
 }
 
-/// The inside of an object that holds no other one.
-fn object<'a>(json: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = json.split_once(&format!("\"{key}\": {{"))?;
-    Some(rest.split_once('}')?.0)
+/// Lowest and highest of a figure.
+pub(super) fn range(runs: &[Measured], figure: &str) -> (f64, f64) {
+    let values = runs.iter().map(|run| run.number(figure));
+    (values.clone().fold(f64::INFINITY, f64::min), values.fold(f64::NEG_INFINITY, f64::max))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Idle, Latency, Sends, range};
+    use super::{Measured, median, range};
 
     const JSON: &str = r#"{
   "ack_ms": {
     "max": 40.5,
     "p50": 1.5,
-    "p90": 2.0,
     "p99": 9.25
   },
-  "achieved_per_s": 999.5,
   "bottleneck": "none",
-  "connections": 250,
-  "deliveries_per_s": 9995.0,
-  "delivery_ms": {
-    "max": 4.0,
-    "p50": 1.0,
-    "p90": 2.0,
-    "p99": 3.0
+  "cpu_by_process": {
+    "chat-service": 0.5
   },
+  "deliveries_per_s": null,
   "generator_cpu": 0.1,
-  "machine_cpu": 0.5,
   "offered_per_s": 1000,
+  "steps": [
+    {
+      "offered_per_s": 1,
+      "violations": {
+        "lost": 9
+      }
+    }
+  ],
   "violations": {
     "duplicated": 0,
     "gaps": 2,
     "lost": 3,
     "reordered": 0
   }
-}"#;
+}
+"#;
 
     #[test]
-    fn every_figure_is_found_in_its_object() {
-        let sends = Sends::read(JSON).unwrap();
-        assert_eq!(sends.ack, Latency { p50: 1.5, p90: 2.0, p99: 9.25, max: 40.5 });
-        assert_eq!(sends.delivery.p99, 3.0);
-        assert_eq!((sends.violations, sends.bottleneck.as_str()), (5, "none"));
-        assert_eq!((sends.offered_per_s, sends.connections), (1_000.0, 250.0));
-        assert_eq!(Sends::read("{}"), None);
-        assert_eq!(
-            range(&[sends.clone(), Sends { ack: Latency { p99: 5.0, ..sends.ack.clone() }, ..sends }]),
-            (5.0, 9.25)
-        );
+    fn every_figure_is_found_at_its_own_depth() {
+        let measured = Measured::new(JSON.to_owned());
+        assert!((measured.number("ack_ms.p99") - 9.25).abs() < 1e-9);
+        assert!((measured.number("offered_per_s") - 1_000.0).abs() < 1e-9);
+        assert_eq!((measured.violations(), measured.text("bottleneck")), (5, "none"));
+        assert!((measured.share("chat-service") - 0.5).abs() < 1e-9);
+        assert!((measured.share("generator") - 0.1).abs() < 1e-9);
+        assert!(measured.number("deliveries_per_s").is_nan() && measured.number("ack_ms.p95").is_nan());
+        assert_eq!(Measured::new("{}".into()).violations(), 1);
     }
 
     #[test]
-    fn an_idle_connection_may_cost_less_than_nothing() {
-        let idle =
-            Idle::read("{\n  \"bytes_per_connection\": -12.0,\n  \"cpu_us_per_s_per_connection\": 1.5\n}").unwrap();
-        assert_eq!((idle.bytes_per_connection, idle.cpu_us_per_s_per_connection), (-12.0, 1.5));
+    fn the_middle_run_is_shown_and_a_wrong_one_before_all() {
+        let run = |figure: u32, lost: u32| {
+            let zero = "\"duplicated\": 0,\n    \"gaps\": 0,\n    \"reordered\": 0";
+            Measured::new(format!(
+                "{{\n  \"x\": {figure},\n  \"violations\": {{\n    \"lost\": {lost},\n    {zero}\n  }}\n}}"
+            ))
+        };
+        let runs = vec![run(3, 0), run(1, 0), run(2, 0)];
+        assert_eq!(range(&runs, "x"), (1.0, 3.0));
+        assert!((median(runs, "x").unwrap().number("x") - 2.0).abs() < 1e-9);
+        assert_eq!(median(vec![run(3, 0), run(9, 1)], "x").unwrap().violations(), 1);
+        assert!(median(vec![], "x").is_none());
     }
 }

@@ -5,54 +5,59 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::cluster::ChildCluster;
 use crate::launch;
 
-use super::Bench;
-use super::cluster::{CONNECTIONS_PER_USER, Cluster};
-use super::measured::{Idle, Sends};
+use super::measured::Measured;
 
-/// The two sizes between which the memory of a connection is the slope.
-pub(super) const IDLE: [u32; 2] = [2_000, 6_000];
+/// How many connections one user may have, so that thousands need few of the slow registrations.
+pub(super) const CONNECTIONS_PER_USER: u32 = 100;
 
-impl Bench<'_> {
-    pub(super) async fn sends(&self, cluster: &Cluster, rate: u32, number: u8) -> anyhow::Result<Sends> {
-        let result = self.dir.join(format!("sends-{rate}-{number}.json"));
-        let mut arguments = vec!["sends".to_owned(), "--rate".to_owned(), rate.to_string()];
-        arguments.extend(["--seconds".to_owned(), self.options.seconds.to_string()]);
-        for url in &cluster.gateways {
-            arguments.extend(["--url".to_owned(), url.clone()]);
-        }
-        let text = self.loadtest(&arguments, &result).await?;
-        Sends::read(&text).with_context(|| format!("{} is not as expected", result.display()))
-    }
+/// What the generator is told.
+pub(super) struct Run<'a> {
+    pub(super) program: &'a Path,
+    pub(super) cluster: &'a ChildCluster,
+    /// Where the result goes.
+    pub(super) result: &'a Path,
+}
 
-    /// All on the first gateway, so that one process has them all.
-    pub(super) async fn idle(&self, cluster: &Cluster) -> anyhow::Result<Idle> {
-        let result = self.dir.join("idle.json");
-        let url = cluster.gateways.first().context("there is no gateway")?;
-        let numbers = [
-            ("--from", IDLE[0]),
-            ("--connections", IDLE[1]),
-            ("--pid", cluster.gateway_pid),
-            ("--per-user", CONNECTIONS_PER_USER),
-        ];
-        let mut arguments = vec!["idle".to_owned(), "--url".to_owned(), url.clone()];
-        arguments.extend(numbers.into_iter().flat_map(|(name, number)| [name.to_owned(), number.to_string()]));
-        let text = self.loadtest(&arguments, &result).await?;
-        Idle::read(&text).with_context(|| format!("{} is not as expected", result.display()))
-    }
-
+impl Run<'_> {
     /// Runs it with its table and progress on our terminal. Violations make it fail and are in its result all the same.
-    async fn loadtest(&self, arguments: &[String], result: &Path) -> anyhow::Result<String> {
-        if result.exists() {
-            fs::remove_file(result)?;
+    pub(super) async fn measure(
+        &self,
+        command: &str,
+        urls: usize,
+        more: &[(&str, String)],
+    ) -> anyhow::Result<Measured> {
+        if self.result.exists() {
+            fs::remove_file(self.result)?;
         }
-        let mut command = launch::bound(self.programs.join("loadtest"), "TERM");
-        command.args(arguments).arg("--json").arg(result).kill_on_drop(true);
-        let status = command.status().await.context("cannot start the load")?;
-        match fs::read_to_string(result) {
-            Ok(text) => Ok(text),
+        let mut generator = launch::bound(self.program, "TERM");
+        generator.args(command.split(' '));
+        for url in self.cluster.ready.gateways.iter().take(urls) {
+            generator.args(["--url", url]);
+        }
+        for (name, value) in more {
+            generator.arg(name).arg(value);
+        }
+        for (name, pid) in self.cluster.pids()? {
+            generator.arg("--cpu-of").arg(format!("{}={pid}", shown(&name)));
+        }
+        generator.arg("--json").arg(self.result).kill_on_drop(true);
+        let status = generator.status().await.context("cannot start the load")?;
+        match fs::read_to_string(self.result) {
+            Ok(text) => Ok(Measured::new(text)),
             Err(_) => bail!("the load failed ({status})"),
         }
+    }
+}
+
+/// A process by the name that readers know.
+fn shown(name: &str) -> &str {
+    match name {
+        "postgres" => "PostgreSQL",
+        "amqp" => "RabbitMQ",
+        "redis" => "Redis",
+        other => other,
     }
 }

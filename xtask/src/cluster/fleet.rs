@@ -70,9 +70,9 @@ impl Fleet {
     }
 
     /// The pids of everything that runs this program.
-    pub(super) fn pids(&self, program: &'static str) -> Vec<(&'static str, u32)> {
+    pub(super) fn pids(&self, program: &str) -> Vec<(String, u32)> {
         let members = self.members.iter().filter(|member| member.program == program);
-        members.map(|member| (program, member.pid)).collect()
+        members.map(|member| (program.to_owned(), member.pid)).collect()
     }
 
     /// Notes who has ended. They stay dead, but not as zombies: a test that killed one looks whether it is gone.

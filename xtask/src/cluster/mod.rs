@@ -1,6 +1,7 @@
 //! `cargo xtask cluster`: a whole installation on this machine, of real processes behind a real load balancer.
 
 mod balancer;
+mod child;
 mod database;
 mod fleet;
 mod plan;
@@ -21,6 +22,7 @@ use crate::packages::{self, Package};
 use crate::services::{self, Instances, Service, Tether};
 use crate::{log, workspace};
 
+pub(crate) use child::ChildCluster;
 use database::Database;
 use fleet::Fleet;
 use plan::{Backends, Plan, Planned, local};

@@ -3,16 +3,37 @@
 use std::fmt;
 
 /// Gateways, admin URLs and the gateways' pids are in the same order.
-#[derive(Default)]
-pub(super) struct ReadyLine {
-    pub(super) balancer: String,
-    pub(super) gateways: Vec<String>,
-    pub(super) admin: Vec<String>,
-    pub(super) postgres: String,
-    pub(super) redis: String,
-    pub(super) amqp: String,
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ReadyLine {
+    pub(crate) balancer: String,
+    pub(crate) gateways: Vec<String>,
+    pub(crate) admin: Vec<String>,
+    pub(crate) postgres: String,
+    pub(crate) redis: String,
+    pub(crate) amqp: String,
     /// Program and pid.
-    pub(super) pids: Vec<(&'static str, u32)>,
+    pub(crate) pids: Vec<(String, u32)>,
+}
+
+impl ReadyLine {
+    /// Reads what [`fmt::Display`] writes.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let field = |name: &str| line.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        let list = |name: &str| Some(field(name)?.split(',').map(str::to_owned).collect());
+        let pid = |entry: &str| {
+            let (program, pid) = entry.split_once(':')?;
+            Some((program.to_owned(), pid.parse().ok()?))
+        };
+        Some(Self {
+            balancer: field("lb")?.to_owned(),
+            gateways: list("gateways")?,
+            admin: list("admin")?,
+            postgres: field("postgres")?.to_owned(),
+            redis: field("redis")?.to_owned(),
+            amqp: field("amqp")?.to_owned(),
+            pids: field("pids")?.split(',').map(pid).collect::<Option<_>>()?,
+        })
+    }
 }
 
 impl fmt::Display for ReadyLine {
@@ -45,7 +66,7 @@ mod tests {
             postgres: "postgres://p".into(),
             redis: "redis://r".into(),
             amqp: "amqp://a".into(),
-            pids: vec![("gateway", 10), ("gateway", 11), ("chat-service", 12)],
+            pids: vec![("gateway".into(), 10), ("gateway".into(), 11), ("chat-service".into(), 12)],
         };
         assert_eq!(
             line.to_string(),
@@ -53,5 +74,7 @@ mod tests {
              admin=http://127.0.0.1:4,http://127.0.0.1:5 postgres=postgres://p redis=redis://r amqp=amqp://a \
              pids=gateway:10,gateway:11,chat-service:12"
         );
+        assert_eq!(ReadyLine::parse(&line.to_string()), Some(line));
+        assert_eq!(ReadyLine::parse("ready lb=http://127.0.0.1:1"), None);
     }
 }

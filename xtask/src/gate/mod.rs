@@ -1,17 +1,16 @@
 //! `cargo xtask test`: everything that has to pass, cheapest first, the same at the desk and in CI.
 
-mod cluster;
 mod step;
 
 use std::path::Path;
 
 use tokio::process::Command;
 
+use crate::cluster::ChildCluster;
 use crate::packages::{self, Package};
 use crate::services::{self, Instances, Service, Tether};
 use crate::workspace::{cargo, target};
 
-use cluster::Cluster;
 use step::{Steps, say};
 
 /// Set for tests: what cannot run for want of a service fails instead of passing by.
@@ -37,7 +36,7 @@ async fn gate(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
     on_cluster(steps, xtask).await
 }
 
-/// The tests of every package but the stories, contract suites on every backend.
+/// The tests of every package but those that need a cluster, contract suites on every backend.
 async fn on_services(steps: &mut Steps) -> anyhow::Result<()> {
     let dir = target().join("test").join("services");
     let result = on_services_in(&dir, steps).await;
@@ -57,14 +56,15 @@ async fn on_services_in(dir: &Path, steps: &mut Steps) -> anyhow::Result<()> {
         anyhow::Ok((Service::ALL.map(|service| (service.variable(), instances.url(service))), tether))
     };
     let (urls, _tether) = steps.work("services", up).await?;
-    let mut test = cargo("test --workspace --exclude e2e");
+    let mut test = cargo("test --workspace --exclude e2e --exclude loadtest");
     test.envs([REQUIRED]).envs(urls.into_iter().filter_map(|(variable, url)| Some((variable, url?))));
     steps.command("tests", &mut test).await
 }
 
-/// The stories, on a cluster with services of its own.
+/// The stories and the load generator, on a cluster with services of its own.
 async fn on_cluster(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
-    let mut cluster = Cluster::spawn(xtask, target().join("test").join("cluster"))?;
+    let dir = target().join("test").join("cluster");
+    let mut cluster = ChildCluster::spawn(xtask, &dir, ["--chat", "2", "--no-build"], &[])?;
     let result = stories(&mut cluster, steps, xtask).await;
     if result.is_err() {
         say(cluster.logs())?;
@@ -73,9 +73,9 @@ async fn on_cluster(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
     result.and(stopped)
 }
 
-async fn stories(cluster: &mut Cluster, steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
+async fn stories(cluster: &mut ChildCluster, steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
     steps.work("cluster", cluster.ready()).await?;
-    let mut test: Command = cargo("test -p e2e");
+    let mut test: Command = cargo("test -p e2e -p loadtest");
     test.envs([REQUIRED, ("PARLANCE_TEST_CLUSTER", &cluster.line)]).env("PARLANCE_TEST_XTASK", xtask);
     steps.command("stories", &mut test).await
 }

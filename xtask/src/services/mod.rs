@@ -96,6 +96,16 @@ pub(crate) fn kill(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The processes of what runs under the folder, by the name of the service.
+pub(crate) fn pids(dir: &Path) -> anyhow::Result<Vec<(String, u32)>> {
+    let state = State::load(dir.join("state"))?;
+    let running = Service::ALL.into_iter().filter_map(|service| {
+        let process = state.process(service.name())?;
+        Some((service.name().to_owned(), process.pid))
+    });
+    Ok(running.collect())
+}
+
 async fn down(dir: &Path, services: &[Service], erase: bool) -> anyhow::Result<()> {
     // Without a folder there is nothing to stop, and asking must not create one.
     if !dir.exists() {
