@@ -4,6 +4,7 @@
 //! This load is closed, as it looks for the most that can be delivered: a bounded number of messages is under way, so that
 //! nobody is cut for being slow, and latencies are those of that window.
 
+mod arrivals;
 mod side;
 
 use std::io::{self, Write};

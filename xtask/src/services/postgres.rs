@@ -36,6 +36,10 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
     {
         command.args(["-c", setting]);
     }
+    // For the bench: counted calls, at next to no cost.
+    if has_statements() {
+        command.args(["-c", "shared_preload_libraries=pg_stat_statements"]);
+    }
     launch::detached(&mut command, log)
 }
 
@@ -125,6 +129,12 @@ fn as_user(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", USER, "--regid", USER, "--init-groups"]).arg(program);
     command
+}
+
+/// Whether the module that counts statements is installed, as Debian does with the server.
+fn has_statements() -> bool {
+    let modules = packages::postgres_programs().and_then(|programs| Some(programs.parent()?.join("lib")));
+    modules.is_some_and(|modules| modules.join("pg_stat_statements.so").exists())
 }
 
 fn program(name: &str) -> anyhow::Result<PathBuf> {
