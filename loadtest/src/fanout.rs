@@ -1,5 +1,5 @@
 //! One room with everybody online, as fast as it goes; beside it, in turn, a bare broadcast of frames of the same size through
-//! the gateway's own WebSocket library to as many sockets of the same client code.
+//! the gateway's own WebSocket library to as many sockets of the same client code, with as many messages under way.
 //!
 //! This load is closed, as it looks for the most that can be delivered: a bounded number of messages is under way, so that
 //! nobody is cut for being slow, and latencies are those of that window.
@@ -77,14 +77,14 @@ fn measure(options: &Options, scene: &mut Scene) -> anyhow::Result<Outcome> {
     let room = scene.rooms[0];
     let mut server = Side::new("the server", pool, members, room, seq, size);
     let warmup = Duration::from_secs(options.warmup);
-    server.warm_up(warmup, None)?;
+    server.warm_up(warmup)?;
 
     let child = Bare::start(room, server.frame_bytes())?;
     let mut pool = Pool::new()?;
     let address = Address { url: child.url().to_owned(), source: None, token: String::new() };
     pool.open(&vec![address; members])?;
     let mut bare = Side::new("bare", pool, members, room, 0, size);
-    bare.warm_up(warmup, Some(&mut server))?;
+    bare.warm_up_like(&mut server, warmup)?;
 
     let (mut turns, mut bare_turns) = (vec![], vec![]);
     for _ in 0..options.turns {
@@ -107,14 +107,13 @@ fn tell(options: &Options, outcome: &Outcome) -> anyhow::Result<bool> {
     let out = &mut io::stdout().lock();
     writeln!(
         out,
-        "a room of {}, {} bytes of text in frames of {}, {} turns of {} s each, {} and {} messages under way",
+        "a room of {}, {} bytes of text in frames of {}, {} turns of {} s each, {} messages under way",
         options.members,
         options.size,
         server.frame_bytes(),
         options.turns,
         options.seconds,
-        server.window(),
-        bare.window()
+        server.window()
     )?;
     report::print_violations(out, &violations)?;
     if !violations.any() {
@@ -144,7 +143,6 @@ fn tell(options: &Options, outcome: &Outcome) -> anyhow::Result<bool> {
         "members": options.members,
         "frame_bytes": server.frame_bytes(),
         "window": server.window(),
-        "bare_window": bare.window(),
         "bare_generator_cpu": rounded(bare_cpu.own),
     });
     report::add_cpu(&mut body, &cpu, bottleneck);

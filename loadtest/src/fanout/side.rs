@@ -60,23 +60,34 @@ impl Side {
     }
 
     /// Finds the window with which most is delivered.
-    pub(crate) fn warm_up(&mut self, duration: Duration, other: Option<&mut Self>) -> anyhow::Result<()> {
-        let (mut best, mut other) = ((WINDOWS[0], 0.0), other);
+    pub(crate) fn warm_up(&mut self, duration: Duration) -> anyhow::Result<()> {
+        let mut best = (WINDOWS[0], 0.0);
         for window in WINDOWS {
             if window as usize * self.frame_bytes().max(self.size) > MAX_WAITING {
                 break;
             }
             self.window = window;
-            let turn = self.turn(duration / WINDOWS.len() as u32, other.as_deref_mut())?;
+            let turn = self.turn(duration / WINDOWS.len() as u32, None)?;
             if turn.deliveries_per_s > best.1 {
                 best = (window, turn.deliveries_per_s);
             }
         }
         self.window = best.0;
         progress(format_args!("{}: {} messages under way at a time", self.name, self.window));
-        let arrivals = &mut self.arrivals;
-        (arrivals.ack, arrivals.delivery) = (histogram(), histogram());
+        self.forget_latencies();
         Ok(())
+    }
+
+    /// Warms up with as many messages under way as the other side has.
+    pub(crate) fn warm_up_like(&mut self, other: &mut Self, duration: Duration) -> anyhow::Result<()> {
+        self.window = other.window;
+        self.turn(duration, Some(other))?;
+        self.forget_latencies();
+        Ok(())
+    }
+
+    fn forget_latencies(&mut self) {
+        (self.arrivals.ack, self.arrivals.delivery) = (histogram(), histogram());
     }
 
     /// Sends as fast as it goes for so long, then waits until all has come. The other side is kept alive meanwhile.

@@ -14,16 +14,12 @@ impl Measured {
 
     /// A number by its key, or by the key of its object and its own: `ack_ms.p99`. Not a number when there is none.
     pub(super) fn number(&self, path: &str) -> f64 {
-        let value = match path.split_once('.') {
-            None => self.value(path, 1),
-            Some((object, key)) => self.object(object).and_then(|object| value(object, key, 2)),
-        };
-        value.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+        self.value(path).and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
     }
 
-    /// A text by its key.
-    pub(super) fn text(&self, key: &str) -> &str {
-        self.value(key, 1).map_or("", |value| value.trim_matches('"'))
+    /// A text in the same way.
+    pub(super) fn text(&self, path: &str) -> &str {
+        self.value(path).map_or("", |value| value.trim_matches('"'))
     }
 
     /// Lost, doubled, out of order and holes together. What says nothing of them counts as one.
@@ -41,8 +37,11 @@ impl Measured {
         self.number(&format!("cpu_by_process.{process}"))
     }
 
-    fn value(&self, key: &str, depth: usize) -> Option<&str> {
-        value(&self.0, key, depth)
+    fn value(&self, path: &str) -> Option<&str> {
+        match path.split_once('.') {
+            None => value(&self.0, path, 1),
+            Some((object, key)) => value(self.object(object)?, key, 2),
+        }
     }
 
     /// The inside of an object.
