@@ -1,6 +1,9 @@
 //! What gateways ask to serve and to repair their sockets: memberships, whose session stands, who may watch whom.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use parlance_proto::chat;
 use service_kit::{
@@ -15,6 +18,22 @@ use crate::{App, actor::Actor, error::Result, hello, rooms::view};
 
 /// Users whose presence one call may ask to watch.
 const MOST_WATCHED: usize = 500;
+
+macro_rules! watchable_from {
+    () => {
+        "from users u left join last_seen s on s.user_id = u.id"
+    };
+}
+
+/// Whether user `u` may be watched by `$1`.
+macro_rules! watchable_to {
+    () => {
+        "(u.id = $1 or (u.show_presence and exists (
+             select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
+             where a.user_id = $1 and b.user_id = u.id
+         )))"
+    };
+}
 
 /// The rooms of a user, to attach before their `hello` is read, and the user's rev.
 pub(crate) async fn memberships(app: &Arc<App>, user: UserId) -> Result<chat::MembershipList> {
@@ -66,45 +85,30 @@ async fn user_rev(tx: &mut Tx, user: UserId) -> Result<i64> {
     Ok(row.ok_or_else(|| Fault::not_found("there is no such user"))?.0)
 }
 
-/// Those of the users who share a room with the actor and show their presence; oneself is always among them.
-pub(crate) async fn watchable(app: &Arc<App>, actor: Actor, users: Vec<UserId>) -> Result<Vec<UserId>> {
+/// Those of the users who share a room with the actor and show their presence, and oneself; each with when it was last
+/// seen, as far as that is stored.
+pub(crate) async fn watchable(app: &Arc<App>, actor: Actor, users: Vec<UserId>) -> Result<Vec<(UserId, Option<i64>)>> {
     if users.len() > MOST_WATCHED {
         return Err(Fault::bad_request(format!("add: at most {MOST_WATCHED} users")).into());
     }
     let mut tx = app.db.snapshot().await?;
-    let rows: Vec<(UserId,)> = match &mut tx {
+    let rows: Vec<(UserId, Option<i64>)> = match &mut tx {
         Tx::Postgres(tx) => {
             let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-            sqlx::query_as(
-                "select u.id from users u where u.id = any($2) and u.show_presence and exists (
-                     select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
-                     where a.user_id = $1 and b.user_id = u.id
-                 )",
-            )
-            .bind(actor.user)
-            .bind(ids)
-            .fetch_all(&mut **tx)
-            .await?
+            let sql = concat!("select u.id, s.at ", watchable_from!(), " where u.id = any($2) and ", watchable_to!());
+            sqlx::query_as(sql).bind(actor.user).bind(ids).fetch_all(&mut **tx).await?
         }
         Tx::Sqlite(tx) => {
+            let sql = concat!("select u.id, s.at ", watchable_from!(), " where u.id = $2 and ", watchable_to!());
             let mut rows = Vec::new();
             for user in &users {
-                rows.extend(
-                    sqlx::query_as::<_, (UserId,)>(
-                        "select u.id from users u where u.id = $2 and u.show_presence and exists (
-                             select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
-                             where a.user_id = $1 and b.user_id = u.id
-                         )",
-                    )
-                    .bind(actor.user)
-                    .bind(user)
-                    .fetch_optional(&mut **tx)
-                    .await?,
-                );
+                let row: Option<(UserId, Option<i64>)> =
+                    sqlx::query_as(sql).bind(actor.user).bind(user).fetch_optional(&mut **tx).await?;
+                rows.extend(row);
             }
             rows
         }
     };
-    let allowed: HashSet<UserId> = rows.into_iter().map(|(user,)| user).chain([actor.user]).collect();
-    Ok(users.into_iter().filter(|user| allowed.contains(user)).collect())
+    let allowed: HashMap<UserId, Option<i64>> = rows.into_iter().collect();
+    Ok(users.into_iter().filter_map(|user| Some((user, *allowed.get(&user)?))).collect())
 }

@@ -8,6 +8,7 @@ mod error;
 mod gateways;
 mod grpc;
 mod hello;
+mod last_seen;
 mod messages;
 mod outbox;
 mod page;
@@ -93,7 +94,7 @@ pub async fn start(
     db.migrate(&sqlx::migrate!("../migrations")).await?;
     tune(&db).await?;
     readiness.set("database", true);
-    let outbox = Outbox::start(db.clone(), bus, DirectoryClient::new(presence), config.hold_publish, tasks);
+    let outbox = Outbox::start(db.clone(), bus, DirectoryClient::new(presence.clone()), config.hold_publish, tasks);
     note_generation(&db).await?;
     let (greeter, hellos) = Greeter::new();
     let app = Arc::new(App {
@@ -110,6 +111,7 @@ pub async fn start(
     app.committer.start(&app, tasks);
     app.cursors.start(&app, tasks);
     hello::serve(&app, hellos, tasks);
+    last_seen::start(&app, presence, tasks);
     tasks.spawn_until_stop(watch(Arc::clone(&app), readiness));
     Ok(grpc::routes(&app))
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use parlance_client::UserId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -109,18 +110,37 @@ impl OwnCluster {
         objects
     }
 
-    /// Empties Redis with FLUSHALL, spoken by hand: a client library would not make it any truer.
+    /// Empties Redis.
     pub async fn empties_redis(&self) {
+        let answer = self.asks_redis(&["FLUSHALL"]).await;
+        assert!(answer.contains("+OK"), "{answer}");
+    }
+
+    /// Waits until chat-service has stored when this user was last seen: presence-service has told it and has nothing
+    /// left to hand out.
+    pub async fn has_stored_last_seen(&self, user: UserId) {
+        let said = format!("HMGET p:u:{{{user}}} state unsaid");
+        eventually("storing of when somebody was last seen", async || {
+            let left = ["ZCARD p:{seen}:unstored", "ZCARD p:{seen}:taken"];
+            let answer = self.asks_redis(&[&said, left[0], left[1]]).await;
+            answer.ends_with("offline\r\n$-1\r\n:0\r\n:0\r\n+OK\r\n").then_some(())
+        })
+        .await;
+    }
+
+    /// Commands spoken by hand, and the answers as they come: a client library would not make it any truer.
+    async fn asks_redis(&self, commands: &[&str]) -> String {
         let address = self.ready.redis.trim_start_matches("redis://");
         let (login, address) = address.rsplit_once('@').map_or((None, address), |(login, host)| (Some(login), host));
         let address = address.split('/').next().expect("split has a first part");
         let mut socket = TcpStream::connect(address).await.expect("redis listens");
         let auth = login.and_then(|login| login.split_once(':')).map(|(_, password)| format!("AUTH {password}\r\n"));
-        let commands = format!("{}FLUSHALL\r\nQUIT\r\n", auth.unwrap_or_default());
+        let commands = format!("{}{}\r\nQUIT\r\n", auth.unwrap_or_default(), commands.join("\r\n"));
         socket.write_all(commands.as_bytes()).await.expect("redis reads");
         let mut answer = String::new();
         within("answer of redis", socket.read_to_string(&mut answer)).await.expect("redis answers");
-        assert!(!answer.contains("-ERR") && answer.matches("+OK").count() >= 2, "{answer}");
+        assert!(!answer.contains("-ERR"), "{answer}");
+        answer
     }
 
     /// The process of one replica (0, 1, …) of a service.

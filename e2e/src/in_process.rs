@@ -15,8 +15,15 @@ use crate::stack::Stack;
 pub struct OwnStandalone {
     stack: Stack,
     data: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    env: HashMap<String, String>,
+    running: Option<Running>,
+}
+
+/// One run of it.
+#[derive(Debug)]
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl OwnStandalone {
@@ -31,7 +38,35 @@ impl OwnStandalone {
             ("PARLANCE_RATE_LIMITS".to_owned(), "off".to_owned()),
         ]);
         env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        match Running::start(env.clone()) {
+            Ok((running, url)) => Self { stack: Stack::of_standalone(url), data, env, running: Some(running) },
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&data);
+                panic!("standalone did not start: {error:#}");
+            }
+        }
+    }
 
+    /// Stops in order, and starts again with the same data at the same address.
+    pub async fn restarts(&mut self) {
+        let running = self.running.take().expect("it runs");
+        // Not on this thread, whose runtime carries the clients that are being sent away.
+        tokio::task::spawn_blocking(|| running.stop()).await.expect("it stops");
+        let address = self.stack.gateway(0).trim_start_matches("http://").to_owned();
+        self.env.insert("PARLANCE_LISTEN".to_owned(), address);
+        let (running, _) = Running::start(self.env.clone()).unwrap_or_else(|e| panic!("it did not start again: {e:#}"));
+        self.running = Some(running);
+    }
+
+    /// As a stack for stories.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+}
+
+impl Running {
+    /// Gives the URL as well.
+    fn start(env: HashMap<String, String>) -> anyhow::Result<(Self, String)> {
         let (stop, stopped) = oneshot::channel();
         let (started, url) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -41,19 +76,14 @@ impl OwnStandalone {
                 runtime.block_on(serve(env, started, stopped));
             })
             .expect("a thread");
-        let url = match url.recv().expect("standalone ended while starting") {
-            Ok(url) => url,
-            Err(error) => {
-                let _ = std::fs::remove_dir_all(&data);
-                panic!("standalone did not start: {error:#}");
-            }
-        };
-        Self { stack: Stack::of_standalone(url), data, stop: Some(stop), thread: Some(thread) }
+        let url = url.recv().expect("standalone ended while starting")?;
+        Ok((Self { stop, thread }, url))
     }
 
-    /// As a stack for stories.
-    pub fn stack(&self) -> &Stack {
-        &self.stack
+    fn stop(self) {
+        drop(self.stop);
+        // A panic of the server was printed by its thread; the story that met it has failed already.
+        let _ = self.thread.join();
     }
 }
 
@@ -80,10 +110,8 @@ async fn serve(
 
 impl Drop for OwnStandalone {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server was printed by its thread; the story that met it has failed already.
-            let _ = thread.join();
+        if let Some(running) = self.running.take() {
+            running.stop();
         }
         let _ = std::fs::remove_dir_all(&self.data);
     }

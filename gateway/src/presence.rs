@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parlance_proto::{
-    chat::WatchableRequest,
+    chat::{self, WatchableRequest},
     presence::{ChooseRequest, StatesRequest},
     v1,
 };
@@ -18,11 +18,49 @@ use crate::{
     conn::Conn,
     frame::{self, State},
     life::Life,
+    services::Services,
     socket::Frame,
 };
 
 /// How long after a failure it is asked again who may follow whom.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Somebody whom the caller may watch.
+pub(crate) struct Watchable {
+    pub(crate) user: UserId,
+    /// As chat-service has it stored. presence-service may have seen the user since, or may have forgotten.
+    last_seen: Option<i64>,
+}
+
+/// Those of the users whom the actor may watch.
+pub(crate) async fn watchable(
+    services: &Services,
+    actor: Option<chat::Actor>,
+    users: &[UserId],
+) -> Result<Vec<Watchable>, Status> {
+    let request = WatchableRequest { actor, users: users.iter().map(|user| user.to_wire()).collect() };
+    let reply = services.sync.clone().watchable(request).await?.into_inner();
+    // A chat-service of the version before tells no instants.
+    let instants = reply.last_seen.iter().map(|at| Some(*at).filter(|at| *at > 0)).chain(std::iter::repeat(None));
+    let users = reply.users.iter().zip(instants);
+    let users = users.map(|(user, last_seen)| Ok(Watchable { user: UserId::from_wire(user, "users")?, last_seen }));
+    Ok(users.collect::<Result<_, Fault>>()?)
+}
+
+/// How these users are, in their order. Of those who are offline the later of what is known and what is stored counts.
+pub(crate) async fn states(services: &Services, users: &[Watchable]) -> Result<Vec<v1::Presence>, Status> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let request = StatesRequest { users: users.iter().map(|it| it.user.to_wire()).collect() };
+    let mut items = services.presence.clone().states(request).await?.into_inner().items;
+    for (item, watchable) in items.iter_mut().zip(users) {
+        if item.state() == v1::PresenceState::Offline {
+            item.last_seen = item.last_seen.max(watchable.last_seen);
+        }
+    }
+    Ok(items)
+}
 
 /// Follows the presence of those whom chat-service lets this user follow, and answers how they are.
 pub(crate) async fn watch(
@@ -33,10 +71,11 @@ pub(crate) async fn watch(
     remove: &[UserId],
 ) -> Result<Frame, Fault> {
     life.hub.watches.drop(conn, remove);
-    let users = allowed(life, conn, add).await?;
-    if users.is_empty() {
+    let watchable = allowed(life, conn, add).await?;
+    if watchable.is_empty() {
         return Ok(frame::ok_presence(re, &[]));
     }
+    let users: Vec<UserId> = watchable.iter().map(|it| it.user).collect();
     if !life.hub.watches.add(conn, &users) {
         return Err(Fault::unprocessable("add: this connection would follow more than 500 users"));
     }
@@ -45,14 +84,8 @@ pub(crate) async fn watch(
         life.hub.watches.remove(conn);
     }
     life.directory.attach(users.iter().map(|user| Topic::Presence(*user))).await;
-    let states = life
-        .shared
-        .services
-        .presence
-        .clone()
-        .states(StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() })
-        .await;
-    let items = states.inspect_err(|_| life.hub.watches.drop(conn, &users))?.into_inner().items;
+    let states = states(&life.shared.services, &watchable).await;
+    let items = states.inspect_err(|_| life.hub.watches.drop(conn, &users))?;
     // An event may have come meanwhile, and then it is newer than the answer.
     let items: Vec<v1::Presence> =
         users.iter().zip(items).map(|(user, presence)| life.hub.watches.read(*user, presence)).collect();
@@ -75,12 +108,10 @@ pub(crate) async fn status(life: &Life, conn: &Conn, state: State) -> Result<(),
 }
 
 /// Those of the users whom this connection may follow; it follows the others no longer.
-async fn allowed(life: &Life, conn: &Conn, users: &[UserId]) -> Result<Vec<UserId>, Status> {
-    let request =
-        WatchableRequest { actor: Some(actor(conn)), users: users.iter().map(|user| user.to_wire()).collect() };
-    let allowed = life.shared.services.sync.clone().watchable(request).await?.into_inner().users;
-    let allowed: Vec<UserId> = allowed.iter().filter_map(|user| UserId::from_wire(user, "users").ok()).collect();
-    let others: Vec<UserId> = users.iter().filter(|user| !allowed.contains(user)).copied().collect();
+async fn allowed(life: &Life, conn: &Conn, users: &[UserId]) -> Result<Vec<Watchable>, Status> {
+    let allowed = watchable(&life.shared.services, Some(actor(conn)), users).await?;
+    let others: Vec<UserId> =
+        users.iter().filter(|user| !allowed.iter().any(|it| it.user == **user)).copied().collect();
     life.hub.watches.drop(conn, &others);
     Ok(allowed)
 }

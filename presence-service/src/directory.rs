@@ -7,7 +7,7 @@ use service_kit::{
 
 use crate::{
     announce::Announcer,
-    presence::{Choice, Status},
+    presence::{Choice, Seen, Status},
     store::{BATCH, Located, MAX_NUMBER, Op, Renewal, Store},
 };
 
@@ -92,6 +92,23 @@ impl Directory {
     pub async fn states(&self, users: &[UserId]) -> Result<Vec<Status>, Fault> {
         within(users.len(), MAX_USERS, "users")?;
         Ok(self.store.states(users).await?)
+    }
+
+    /// Users who are gone, and when they were last seen, to be stored by the caller; at most [`BATCH`].
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be reached.
+    pub async fn take_seen(&self) -> Result<Vec<Seen>, Fault> {
+        Ok(self.store.take_seen().await?)
+    }
+
+    /// These are stored and are not handed out again.
+    ///
+    /// # Errors
+    /// `bad_request` above the limit, `unavailable` when the store cannot be reached: then they come again.
+    pub async fn seen_stored(&self, stored: &[Seen]) -> Result<(), Fault> {
+        within(stored.len(), MAX_USERS, "items")?;
+        Ok(self.store.seen_stored(stored).await?)
     }
 
     /// Shows a user as chosen.

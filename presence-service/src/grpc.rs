@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use parlance_proto::{
     presence::{
         self as wire, ChooseReply, ChooseRequest, LeaveReply, LeaveRequest, LookupReply, LookupRequest, RenewReply,
-        RenewRequest, Served, StatesReply, StatesRequest, UpdateReply, UpdateRequest,
-        directory_server::DirectoryServer, presence_server::PresenceServer,
+        RenewRequest, SeenList, SeenStoredReply, Served, StatesReply, StatesRequest, TakeSeenRequest, UpdateReply,
+        UpdateRequest, directory_server::DirectoryServer, presence_server::PresenceServer,
     },
     v1,
 };
@@ -19,8 +19,8 @@ use tonic::{Request, Response, Status as Refusal, service::Routes};
 
 use crate::{
     directory::Directory,
-    presence::{Choice, State, Status},
-    store::{Change, Located, Op, Standing},
+    presence::{Choice, Seen, State, Status},
+    store::{BATCH, Change, Located, Op, Standing},
 };
 
 /// The routes of both services.
@@ -89,6 +89,19 @@ impl wire::presence_server::Presence for Calls {
         };
         self.0.choose(user, choice).await?;
         Ok(Response::new(ChooseReply {}))
+    }
+
+    async fn take_seen(&self, _: Request<TakeSeenRequest>) -> Result<Response<SeenList>, Refusal> {
+        let seen = self.0.take_seen().await?;
+        let items = seen.iter().map(|seen| wire::Seen { user: seen.user.to_wire(), at: seen.at }).collect();
+        Ok(Response::new(SeenList { items, more: seen.len() >= BATCH }))
+    }
+
+    async fn seen_stored(&self, request: Request<SeenList>) -> Result<Response<SeenStoredReply>, Refusal> {
+        let items = request.into_inner().items;
+        let seen = |seen: &wire::Seen| Ok(Seen { user: UserId::from_wire(&seen.user, "items")?, at: seen.at });
+        self.0.seen_stored(&items.iter().map(seen).collect::<Result<Vec<_>, Fault>>()?).await?;
+        Ok(Response::new(SeenStoredReply {}))
     }
 }
 

@@ -97,6 +97,15 @@ pub struct Transition {
     pub status: Status,
 }
 
+/// When a user was last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Who.
+    pub user: UserId,
+    /// The instant.
+    pub at: i64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Record {
     number: u64,
@@ -193,6 +202,17 @@ impl User {
     #[must_use]
     pub fn due(&self, grace: Duration) -> Option<i64> {
         self.sessions.values().filter_map(|record| record.ended).min().map(|ended| ended + millis(grace))
+    }
+
+    /// When the user was last seen, of one who has gone: known as soon as the last session has ended, though others are
+    /// told only after the grace. What somebody does unseen does not count.
+    #[must_use]
+    pub fn seen(&self) -> Option<i64> {
+        match self.status.state {
+            State::Offline => self.status.last_seen,
+            State::Online | State::Away | State::Dnd if self.is_connected() => None,
+            State::Online | State::Away | State::Dnd => self.left,
+        }
     }
 
     /// What everybody may know.

@@ -9,7 +9,10 @@
 //! - A transition of a user's public state is handed to exactly one caller. On Redis it is handed out again when it was
 //!   not confirmed by [`Store::said`] and its operation is repeated, or a check finds it more than `Timing::resay` old: an
 //!   answer can get lost on its way.
-//! - Nothing in the store is the only copy of anything: gateways register again what they have.
+//! - Of a user who has been said to be offline, when that was is handed out to be stored until it was
+//!   ([`Store::take_seen`]). Memory, which ends with its process, does so as soon as the last session has ended.
+//! - Nothing in the store is the only copy of anything for longer than that: gateways register again what they have. What
+//!   is lost with it is which users have chosen `dnd` or `invisible`.
 
 mod memory;
 mod redis;
@@ -33,10 +36,10 @@ pub use self::{
 use self::{memory::Memory, terms::Entry};
 use crate::{
     error::Error,
-    presence::{Choice, Status, Transition},
+    presence::{Choice, Seen, Status, Transition},
 };
 
-/// Entries that one step of clearing, sweeping or checking takes.
+/// Entries that one step of clearing, sweeping, checking or taking takes.
 pub const BATCH: usize = 512;
 /// Largest number of an operation or renewal: Redis counts in doubles.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
@@ -183,6 +186,32 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.unsaid(transitions).await,
             Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Up to [`BATCH`] users who are gone, and when they were last seen, to be stored by the caller. What
+    /// [`Store::seen_stored`] does not name comes again: on Redis after `Timing::claim`, and meanwhile to nobody else.
+    ///
+    /// # Errors
+    /// When the store cannot be reached within 500 ms.
+    pub async fn take_seen(&self) -> Result<Vec<Seen>, Error> {
+        match self {
+            Self::Redis(redis) => redis.take_seen().await,
+            Self::Memory(memory) => Ok(memory.with(|memory, _| memory.take_seen())),
+        }
+    }
+
+    /// These are stored. A newer instant of the same user is still handed out.
+    ///
+    /// # Errors
+    /// When the store cannot be reached within 500 ms; then they come again.
+    pub async fn seen_stored(&self, stored: &[Seen]) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.seen_stored(stored.iter().map(|seen| seen.user)).await,
+            Self::Memory(memory) => {
+                memory.with(|memory, _| memory.seen_stored(stored));
+                Ok(())
+            }
         }
     }
 

@@ -74,6 +74,8 @@ impl sync_server::Sync for Sync {
         let actor = Actor::from_wire(call.actor)?;
         let users = call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
         let allowed = gateways::watchable(&self.0, actor, users).await?;
-        Ok(Response::new(chat::WatchableReply { users: allowed.into_iter().map(UserId::to_wire).collect() }))
+        let (users, last_seen) =
+            allowed.into_iter().map(|(user, last_seen)| (user.to_wire(), last_seen.unwrap_or(0))).unzip();
+        Ok(Response::new(chat::WatchableReply { users, last_seen }))
     }
 }

@@ -9,6 +9,7 @@ mod costs;
 mod cursors;
 mod directory;
 mod hello;
+mod last_seen;
 mod outbox;
 mod people_in_rooms;
 mod proxy;

@@ -1,6 +1,6 @@
 //! Presence: who watches whom, and what is said when.
 
-use e2e::Stack;
+use e2e::{OwnStandalone, Stack};
 use parlance_client::connection::Hello;
 use parlance_client::{Event, UserId};
 
@@ -12,6 +12,15 @@ stories!(
 );
 
 own_standalone_stories!([("PARLANCE_PRESENCE_GRACE_MS", "3000")]; offline_comes_once_and_only_after_the_grace);
+
+mod restarted {
+    #[test]
+    fn when_somebody_was_last_seen_outlives_the_process() {
+        let settings = [("PARLANCE_PRESENCE_GRACE_MS", "500"), ("PARLANCE_SHUTDOWN_GRACE_MS", "4000")];
+        let mut own = e2e::OwnStandalone::start(&settings);
+        e2e::tell(Box::pin(super::when_somebody_was_last_seen_outlives_the_process(&mut own)));
+    }
+}
 
 fn state(event: &Event, user: UserId) -> Option<&str> {
     match event {
@@ -101,4 +110,29 @@ async fn offline_comes_once_and_only_after_the_grace(stack: &Stack) {
         _ => None,
     });
     assert!(last.is_some(), "offline says when he was last seen");
+}
+
+async fn when_somebody_was_last_seen_outlives_the_process(own: &mut OwnStandalone) {
+    let stack = own.stack().clone();
+    let (alice, bob, carol) = (stack.user("alice").await, stack.user("bob").await, stack.user("carol").await);
+    alice.makes_a_group("seen", &[&bob, &carol]).await;
+    let (desk, bobs, carols) = (alice.on(0).await, bob.on(0).await, carol.on(0).await);
+    desk.connection.watch(&[bob.id(), carol.id()], &[]).await.unwrap();
+    drop(bobs);
+    let seen = desk
+        .sees("offline", |event| match event {
+            Event::Presence(e) if e.user == bob.id() && e.state == "offline" => e.last_seen,
+            _ => None,
+        })
+        .await;
+
+    own.restarts().await;
+    let asked = alice.api.presence(&[bob.id(), carol.id()]).await.unwrap();
+    assert_eq!(asked.iter().map(|it| it.state.as_str()).collect::<Vec<_>>(), ["offline", "offline"]);
+    assert_eq!(asked[0].last_seen, Some(seen));
+    // Carol was there until the end, which nobody had been told yet.
+    assert!(asked[1].last_seen > Some(seen), "{asked:?}");
+    let watched = alice.on(0).await.connection.watch(&[bob.id(), carol.id()], &[]).await.unwrap().presence;
+    assert_eq!(watched.iter().map(|it| it.last_seen).collect::<Vec<_>>(), [Some(seen), asked[1].last_seen]);
+    drop((desk, carols));
 }

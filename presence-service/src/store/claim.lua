@@ -1,4 +1,5 @@
--- Takes users whose check is due; each goes to one caller. What a caller did not finish comes back.
+-- Takes users whose check is due, or whose last sign of life is to be stored; each goes to one caller. What a caller
+-- did not finish comes back.
 -- KEYS 1 due: zset user -> instant  2 claimed: zset user -> instant of the claim
 -- ARGV 1 how many at most  2 after how many ms a claim is given up
 -- Returns the users.

@@ -1,4 +1,4 @@
--- Users were checked.
+-- Users were checked, or stored.
 -- KEYS 1 due  2 claimed
 -- ARGV user, instant of the next check or 0, ...
 -- Returns nothing of use.

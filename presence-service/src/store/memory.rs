@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{BATCH, Change, Clock, Dead, Entry, Located, MAX_NUMBER, Op, Renewal, Standing, Timing};
 use crate::{
     error::Error,
-    presence::{Choice, Session, Status, Transition, User, millis},
+    presence::{Choice, Seen, Session, Status, Transition, User, millis},
 };
 
 /// How often users who were not there for long are forgotten.
@@ -57,6 +57,8 @@ pub(super) struct Memory {
     /// With the instant of the last step, from which a user without sessions is kept for a while.
     users: HashMap<UserId, (User, i64)>,
     due: BTreeSet<(i64, UserId)>,
+    /// When users who are gone were last seen, until that is stored.
+    unstored: BTreeMap<UserId, i64>,
     purge_at: i64,
 }
 
@@ -69,6 +71,7 @@ impl Memory {
             boots: HashMap::new(),
             users: HashMap::new(),
             due: BTreeSet::new(),
+            unstored: BTreeMap::new(),
             purge_at: now + PURGE_MS,
         }
     }
@@ -156,11 +159,15 @@ impl Memory {
     fn step(&mut self, id: UserId, now: i64, change: impl FnOnce(&mut User)) -> Option<Transition> {
         let (user, touched) = self.users.entry(id).or_default();
         *touched = now;
+        let before = user.seen();
         change(user);
         let boots = &self.boots;
         let status = user.settle(now, self.timing.grace, |boot| boots.get(&boot).and_then(|boot| boot.clearing));
         if let Some(due) = user.due(self.timing.grace) {
             self.due.insert((due, id));
+        }
+        if let Some(seen) = user.seen().filter(|seen| before != Some(*seen)) {
+            self.unstored.insert(id, seen);
         }
         status.map(|status| Transition { user: id, status })
     }
@@ -207,6 +214,18 @@ impl Memory {
 
     pub(super) fn choose(&mut self, user: UserId, choice: Choice, now: i64) -> Option<Transition> {
         self.step(user, now, |user| user.choose(choice))
+    }
+
+    pub(super) fn take_seen(&self) -> Vec<Seen> {
+        self.unstored.iter().take(BATCH).map(|(user, at)| Seen { user: *user, at: *at }).collect()
+    }
+
+    pub(super) fn seen_stored(&mut self, stored: &[Seen]) {
+        for seen in stored {
+            if self.unstored.get(&seen.user).is_some_and(|at| *at <= seen.at) {
+                self.unstored.remove(&seen.user);
+            }
+        }
     }
 
     pub(super) fn bury(&mut self, now: i64) -> Vec<Dead> {

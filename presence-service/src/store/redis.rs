@@ -8,6 +8,7 @@ mod clearing;
 mod entries;
 mod link;
 mod script;
+mod seen;
 mod users;
 
 use std::sync::Arc;
@@ -46,6 +47,8 @@ struct Keys {
     epoch: String,
     due: String,
     claimed: String,
+    unstored: String,
+    taken: String,
     prefix: String,
 }
 
@@ -59,6 +62,8 @@ impl Keys {
             epoch: format!("{prefix}{{lease}}:epoch"),
             due: format!("{prefix}{{grace}}:due"),
             claimed: format!("{prefix}{{grace}}:claimed"),
+            unstored: format!("{prefix}{{seen}}:unstored"),
+            taken: format!("{prefix}{{seen}}:taken"),
             prefix: prefix.to_owned(),
         }
     }
@@ -188,6 +193,8 @@ impl Redis {
 
     pub(super) async fn said(&self, transitions: &[Transition]) -> Result<(), Error> {
         let mut batch = Batch::default();
+        // First: what is not reached here is said again, and noted then.
+        self.note_seen(&mut batch, transitions);
         for transition in transitions {
             batch.call(&SAID, &[&self.keys.user(transition.user)], |args| {
                 args.arg(transition.status.version);

@@ -1,7 +1,7 @@
 //! Who is online, and who is told of it.
 
 use presence_service::{
-    presence::{Choice, MAX_ENDED, State, Transition},
+    presence::{Choice, MAX_ENDED, Seen, State, Transition},
     store::{Change, Op, Standing, Store, Timing},
 };
 use service_kit::id::UserId;
@@ -24,6 +24,8 @@ crate::on_both!(
     the_invisible_are_offline_to_others,
     an_invisible_user_comes_and_goes_unseen,
     versions_grow,
+    who_went_offline_is_handed_out_until_that_is_stored,
+    a_newer_instant_outlives_the_confirmation_of_an_older_one,
     who_flaps_is_bounded,
 );
 
@@ -307,4 +309,52 @@ async fn both_stores_tell_the_same_of_a_random_life() {
         }
         assert_eq!(seen[0], seen[1], "step {step} of seed {seed}: {change:?} number {number}");
     }
+}
+
+/// When this user was last seen, as it is handed out to be stored.
+async fn taken(world: &World, user: UserId) -> Option<i64> {
+    let taken = world.store.take_seen().await.unwrap();
+    taken.into_iter().find(|seen| seen.user == user).map(|seen| seen.at)
+}
+
+async fn who_went_offline_is_handed_out_until_that_is_stored(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let mut sweeper = world.sweeper();
+    gateway.connects(user, 1).await;
+    assert_eq!(taken(&world, user).await, None, "who is there was not last seen");
+    gateway.disconnects(user, 1).await;
+    let told = only_transition(&world, &mut [&mut gateway], &mut sweeper, user).await;
+    let at = told.status.last_seen.unwrap();
+
+    assert_eq!(taken(&world, user).await, Some(at));
+    // Nobody confirmed: it comes again, on Redis once the claim has run out.
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.claim * 2).await;
+    assert_eq!(taken(&world, user).await, Some(at));
+    world.store.seen_stored(&[Seen { user, at }]).await.unwrap();
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.claim * 2).await;
+    assert_eq!(taken(&world, user).await, None);
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].last_seen, Some(at), "it is known here as well");
+}
+
+async fn a_newer_instant_outlives_the_confirmation_of_an_older_one(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let mut sweeper = world.sweeper();
+    gateway.connects(user, 1).await;
+    // Invisible is offline at once, without a grace to wait for.
+    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap();
+    world.store.said(&[gone]).await.unwrap();
+    let first = taken(&world, user).await.unwrap();
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.claim / 10).await;
+    world.store.choose(user, Choice::Online).await.unwrap().unwrap();
+    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap();
+    world.store.said(&[gone]).await.unwrap();
+    world.store.seen_stored(&[Seen { user, at: first }]).await.unwrap();
+    let second = taken(&world, user).await.unwrap();
+    assert!(second > first, "{second} after {first}");
+
+    // Nothing of what they do unseen moves it.
+    world.store.seen_stored(&[Seen { user, at: second }]).await.unwrap();
+    gateway.disconnects(user, 1).await;
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.grace + TIMING.claim * 2).await;
+    assert_eq!(taken(&world, user).await, None);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parlance_proto::{
     event,
     presence::{
-        ChooseRequest, LookupRequest, Op, RenewRequest, StatesRequest, UpdateRequest,
+        ChooseRequest, LookupRequest, Op, RenewRequest, Seen, StatesRequest, TakeSeenRequest, UpdateRequest,
         directory_client::DirectoryClient, op::Kind, presence_client::PresenceClient, renew_reply::Standing,
     },
     v1::PresenceState,
@@ -19,6 +19,9 @@ use service_kit::{
     rpc::{self, Client},
     tasks::Tasks,
 };
+
+/// How long a story waits for something that has to happen.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Service {
     directory: DirectoryClient<Client>,
@@ -48,7 +51,7 @@ impl Service {
 
 async fn hears(inbox: &mut Inbox) -> parlance_proto::v1::Presence {
     loop {
-        let arrival = tokio::time::timeout(Duration::from_secs(10), inbox.next()).await.unwrap();
+        let arrival = tokio::time::timeout(PATIENCE, inbox.next()).await.unwrap();
         if let Some(Arrival::Parcel(parcel)) = arrival {
             let parcel = event::Parcel::decode(parcel.body).unwrap();
             let event = event::Event::decode(parcel.events[0].as_ref()).unwrap();
@@ -88,6 +91,25 @@ async fn a_watcher_hears_of_a_user(mut service: Service) {
     let items = service.presence.states(request).await.unwrap().into_inner().items;
     assert_eq!((items[0].state(), items[0].version, items[0].last_seen), (PresenceState::Offline, 0, None));
     assert_eq!(items[1], dnd);
+
+    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Invisible.into() };
+    service.presence.choose(request).await.unwrap();
+    let gone = hears(&mut inbox).await;
+    let seen = Seen { user: user.to_wire(), at: gone.last_seen.unwrap() };
+    let list = tokio::time::timeout(PATIENCE, async {
+        loop {
+            // It is noted just after it was told.
+            let list = service.presence.take_seen(TakeSeenRequest {}).await.unwrap().into_inner();
+            if !list.items.is_empty() {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let list = list.await.unwrap();
+    assert_eq!((&list.items[..], list.more), (&[seen][..], false));
+    service.presence.seen_stored(list).await.unwrap();
+    assert!(service.presence.take_seen(TakeSeenRequest {}).await.unwrap().into_inner().items.is_empty());
 
     let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Away.into() };
     assert_eq!(service.presence.choose(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);

@@ -343,6 +343,6 @@ impl Sync for Double {
         request: Request<chat::WatchableRequest>,
     ) -> Result<Response<chat::WatchableReply>, Status> {
         self.0.gates.pass("watchable").await?;
-        Ok(Response::new(chat::WatchableReply { users: request.into_inner().users }))
+        Ok(Response::new(chat::WatchableReply { users: request.into_inner().users, last_seen: Vec::new() }))
     }
 }

@@ -185,4 +185,12 @@ impl Presence for Double {
     async fn choose(&self, _: Request<wire::ChooseRequest>) -> Result<Response<wire::ChooseReply>, Status> {
         Ok(Response::new(wire::ChooseReply {}))
     }
+
+    async fn take_seen(&self, _: Request<wire::TakeSeenRequest>) -> Result<Response<wire::SeenList>, Status> {
+        Err(Status::unimplemented("only chat-service does this"))
+    }
+
+    async fn seen_stored(&self, _: Request<wire::SeenList>) -> Result<Response<wire::SeenStoredReply>, Status> {
+        Err(Status::unimplemented("only chat-service does this"))
+    }
 }
