@@ -33,8 +33,8 @@ pub(crate) struct Options {
     /// Members of the room, all online
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=1_000))]
     members: u32,
-    /// How long each turn is
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    /// How long each side is measured, all its turns together
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
     seconds: u64,
     /// How long each side warms up, which is also how it finds its window
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -87,9 +87,10 @@ fn measure(options: &Options, scene: &mut Scene) -> anyhow::Result<Outcome> {
     bare.warm_up_like(&mut server, warmup)?;
 
     let (mut turns, mut bare_turns) = (vec![], vec![]);
+    let length = Duration::from_secs(options.seconds) / u32::from(options.turns);
     for _ in 0..options.turns {
-        turns.push(server.turn(Duration::from_secs(options.seconds), Some(&mut bare))?);
-        bare_turns.push(bare.turn(Duration::from_secs(options.seconds), Some(&mut server))?);
+        turns.push(server.turn(length, Some(&mut bare))?);
+        bare_turns.push(bare.turn(length, Some(&mut server))?);
     }
     Ok(Outcome { server, turns, bare, bare_turns })
 }
@@ -107,7 +108,7 @@ fn tell(options: &Options, outcome: &Outcome) -> anyhow::Result<bool> {
     let out = &mut io::stdout().lock();
     writeln!(
         out,
-        "a room of {}, {} bytes of text in frames of {}, {} turns of {} s each, {} messages under way",
+        "a room of {}, {} bytes of text in frames of {}, {} turns of each side in {} s, {} messages under way",
         options.members,
         options.size,
         server.frame_bytes(),

@@ -37,8 +37,8 @@ impl Bench<'_> {
     }
 
     async fn fanout(&mut self) -> anyhow::Result<Section> {
-        let (members, seconds) = (self.scale.fanout_members, self.scale.seconds.min(30));
-        let turns = self.repeat;
+        let (members, turns) = (self.scale.fanout_members, self.repeat);
+        let seconds = self.scale.seconds.min(30) * u16::from(turns);
         let more =
             [("--members", members.to_string()), ("--seconds", seconds.to_string()), ("--turns", turns.to_string())];
         let run = self.once("fanout", 1, &more, 1).await?;
