@@ -240,8 +240,17 @@ impl Conn {
         if self.is_welcomed() {
             return false;
         }
-        if out.early.len() < MAX_COALESCED || matches!(early, Early::Joined(_)) {
+        let joined =
+            |kept: &Early| matches!((kept, &early), (Early::Joined(kept), Early::Joined(room)) if kept == room);
+        if out.early.iter().any(joined) {
+            // It only causes a fresh read, and that is still to come.
+        } else if out.early.len() < MAX_COALESCED {
             out.early.push(early);
+        } else if matches!(early, Early::Joined(_)) {
+            // Not to be missed, and not to be kept: the client resumes, and reads all of it then.
+            out.close(Close::TooSlow);
+            drop(out);
+            self.wake();
         }
         true
     }
@@ -290,6 +299,27 @@ mod tests {
         let out = conn.take();
         assert_eq!(out.close, Some(Close::TooSlow));
         assert!(out.frames.is_empty());
+    }
+
+    #[test]
+    fn joining_and_leaving_before_welcome_is_kept_once_for_each_room() {
+        let (conn, room) = (conn(), RoomId::generate());
+        for _ in 0..10 {
+            assert!(conn.keep_early(Early::Joined(room)));
+        }
+        assert!(conn.keep_early(Early::Joined(RoomId::generate())));
+        assert_eq!(conn.welcome().len(), 2);
+        assert!(!conn.keep_early(Early::Joined(room)), "from now on it goes out at once");
+    }
+
+    #[test]
+    fn who_joins_too_many_rooms_before_welcome_has_to_come_again() {
+        let conn = conn();
+        for _ in 0..=MAX_COALESCED {
+            conn.keep_early(Early::Joined(RoomId::generate()));
+        }
+        assert!(conn.is_closed());
+        assert_eq!(conn.welcome().len(), MAX_COALESCED);
     }
 
     #[test]

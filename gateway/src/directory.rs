@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 use crate::hub::lock;
 
+/// By how many operations the queue may be longer than registering everything again would be: then that is done instead.
+const MAX_BEHIND: usize = 16_384;
 /// Operations of one call.
 const TOGETHER: usize = 512;
 /// How often the lease is renewed.
@@ -72,7 +74,13 @@ pub(crate) struct Directory {
 #[derive(Default)]
 struct State {
     number: u64,
+    /// Never longer than all entries and [`MAX_BEHIND`].
     queue: VecDeque<(Op, u64)>,
+    /// The queue got too long and was dropped: everything is to be registered again when the directory takes something.
+    dropped: bool,
+    /// The last operation of a full registration: nothing before it is acknowledged alone, since what others wait for
+    /// may be anywhere in it.
+    whole: u64,
     topics: HashMap<Topic, u64>,
     sessions: HashMap<(UserId, u64), (u64, bool)>,
     epoch: Option<String>,
@@ -93,8 +101,22 @@ impl State {
         if let Some((user, connection, idle)) = session {
             (op.user, op.connection, op.idle) = (user.to_wire(), connection, idle);
         }
-        self.queue.push_back((op, 0));
+        if !self.dropped {
+            self.queue.push_back((op, 0));
+        }
+        if self.queue.len() > MAX_BEHIND + self.entries() {
+            tracing::warn!(
+                queued = self.queue.len(),
+                "the directory takes nothing; everything is registered again later"
+            );
+            self.dropped = true;
+            self.queue = VecDeque::new();
+        }
         self.number
+    }
+
+    fn entries(&self) -> usize {
+        self.topics.len() + self.sessions.len()
     }
 }
 
@@ -204,6 +226,9 @@ impl Directory {
     /// Notes that operations up to `last` are acknowledged; true when somebody has not waited for that.
     fn acknowledge(&self, last: u64) -> bool {
         let mut state = lock(&self.state);
+        if last < state.whole {
+            return false;
+        }
         self.acked.send_replace(last);
         let impatient = state.impatient;
         if impatient <= last {
@@ -224,6 +249,11 @@ impl Directory {
     /// The next operations; a mark that ends a full registration ends the batch too.
     fn take(&self) -> (Vec<Op>, u64) {
         let mut state = lock(&self.state);
+        if state.dropped {
+            register_all(&mut state);
+            // Whatever was published for an entry that was dropped may have been missed.
+            state.impatient = state.number;
+        }
         let mut ops = Vec::new();
         while ops.len() < TOGETHER
             && let Some((op, sweep_below)) = state.queue.pop_front()
@@ -255,7 +285,7 @@ impl Directory {
         if standing == renew_reply::Standing::Cleared {
             return Standing::Cleared;
         }
-        let ours = u64::try_from(state.topics.len() + state.sessions.len()).unwrap_or(u64::MAX);
+        let ours = u64::try_from(state.entries()).unwrap_or(u64::MAX);
         let settled = state.queue.is_empty() && *self.acked.borrow() >= state.number;
         state.differing = if settled && reply.entries != ours { state.differing + 1 } else { 0 };
         let expired = standing == renew_reply::Standing::Expired && !first;
@@ -303,8 +333,9 @@ impl Directory {
     }
 }
 
-/// Queues every entry again, and a mark that clears what is older.
+/// Queues every entry again, and a mark that clears what is older. What was queued before is contained in that.
 fn register_all(state: &mut State) {
+    (state.queue, state.dropped) = (VecDeque::new(), false);
     let below = state.number + 1;
     let topics: Vec<Topic> = state.topics.keys().copied().collect();
     for topic in topics {
@@ -323,4 +354,9 @@ fn register_all(state: &mut State) {
     if let Some((_, sweep_below)) = state.queue.back_mut() {
         *sweep_below = below;
     }
+    state.whole = state.number;
 }
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;
