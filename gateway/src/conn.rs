@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     task::{Context, Poll},
@@ -78,6 +78,38 @@ pub(crate) enum Early {
     Me(RoomId, i64, Frame),
 }
 
+/// Connections that were given frames and whose tasks are still to be woken: together, when this is dropped, so that what
+/// comes for a connection at once is written at once.
+#[derive(Debug, Default)]
+#[must_use = "dropped at once, it gathers nothing"]
+pub(crate) struct Wakes(Vec<Arc<Conn>>);
+
+impl Wakes {
+    /// Queues a frame as [`Conn::push`] does.
+    pub(crate) fn push(&mut self, conn: &Arc<Conn>, frame: Frame) {
+        if conn.queue(frame) {
+            self.0.push(Arc::clone(conn));
+        }
+    }
+
+    /// Queues an answer as [`Conn::answer`] does.
+    pub(crate) fn answer(&mut self, conn: &Arc<Conn>, frame: Frame) {
+        conn.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.push(conn, frame);
+    }
+
+    /// Wakes those of `other` together with these.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|conn| conn.wake());
+    }
+}
+
 /// What the socket's task has to write.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
@@ -112,9 +144,17 @@ impl Conn {
 
     /// Queues a frame that must not be missed. A client too slow for it is closed, and resumes.
     pub(crate) fn push(&self, frame: Frame) {
+        if self.queue(frame) {
+            self.wake();
+        }
+    }
+
+    /// Queues it without waking the socket's task; true when that is to be done.
+    #[must_use]
+    fn queue(&self, frame: Frame) -> bool {
         let mut out = self.lock();
         if out.closed.is_some() {
-            return;
+            return false;
         }
         if out.frames.len() >= MAX_FRAMES || out.bytes + frame.len() > MAX_BYTES {
             metrics::counter!("ws_too_slow_total").increment(1);
@@ -123,18 +163,14 @@ impl Conn {
             out.bytes += frame.len();
             out.frames.push(frame);
         }
-        let first = out.frames.len() == 1 || out.closed.is_some();
-        drop(out);
-        if first {
-            self.wake();
-        }
+        out.frames.len() == 1 || out.closed.is_some()
     }
 
     /// Queues the answer to a request that is no longer in flight.
     pub(crate) fn answer(&self, frame: Frame) {
+        // Before the frame is queued: the task that finds the frame finds the place as well.
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.push(frame);
-        self.wake();
     }
 
     /// Queues a frame that nobody misses.

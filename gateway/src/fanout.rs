@@ -12,7 +12,7 @@ use service_kit::{
 
 use crate::{
     attach,
-    conn::{Early, Newest},
+    conn::{Early, Newest, Wakes},
     frame::{self, Close},
     hub::lock,
     life::Life,
@@ -49,21 +49,24 @@ pub(crate) fn arrived(life: &Arc<Life>, parcel: &bus::Parcel) {
     if life.is_blind() {
         return;
     }
+    // What one parcel holds for a connection is written together.
+    let mut wakes = Wakes::default();
     for event in events {
         match Event::decode(event) {
-            Ok(Event { kind: Some(kind) }) => deliver(life, kind),
+            Ok(Event { kind: Some(kind) }) => deliver(life, kind, &mut wakes),
             Ok(Event { kind: None }) => tracing::warn!("an event of a kind that is not known here"),
             Err(error) => tracing::error!(error = %error, "an event cannot be read"),
         }
     }
 }
 
-fn deliver(life: &Arc<Life>, kind: event::event::Kind) {
+fn deliver(life: &Arc<Life>, kind: event::event::Kind, wakes: &mut Wakes) {
     use event::event::Kind;
     match kind {
         Kind::Room(event) => {
             let Some((id, room)) = find(life, &event.room) else { return };
-            let after = lock(&room).take(event);
+            let mut after = lock(&room).take(event);
+            wakes.join(std::mem::take(&mut after.wakes));
             life.follow_up(id, after);
         }
         Kind::User(event) => {

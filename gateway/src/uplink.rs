@@ -22,7 +22,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::{conn::Conn, frame, hub::lock, socket::Frame};
+use crate::{
+    conn::{Conn, Wakes},
+    frame,
+    hub::lock,
+    socket::Frame,
+};
 
 /// Sends that may be unanswered at this gateway.
 const MAX_UNANSWERED: usize = 16_384;
@@ -208,6 +213,7 @@ impl Uplink {
     }
 
     fn answered(&self, answers: Vec<SendAnswer>) {
+        let mut wakes = Wakes::default();
         for answer in answers {
             let Some((unanswered, room)) = self.take(answer.id) else { continue };
             let frame = match answer.result {
@@ -220,7 +226,7 @@ impl Uplink {
                 }
                 None => frame::error(unanswered.re, &Fault::internal()),
             };
-            unanswered.conn.answer(frame);
+            wakes.answer(&unanswered.conn, frame);
         }
     }
 

@@ -10,7 +10,11 @@ use parlance_proto::event::{RoomEvent, room_event::Kind};
 use service_kit::id::{RoomId, UserId};
 use smallvec::SmallVec;
 
-use crate::{conn::Conn, frame, socket::Frame};
+use crate::{
+    conn::{Conn, Wakes},
+    frame,
+    socket::Frame,
+};
 
 /// Events that wait for an earlier one; what is more is read again by the repair.
 const MAX_EARLY: usize = 1_024;
@@ -68,6 +72,8 @@ pub(crate) struct After {
     pub(crate) left: Vec<UserId>,
     /// An event waits for an earlier one, and nobody sees to it yet.
     pub(crate) gap: bool,
+    /// Whose sockets have something to write.
+    pub(crate) wakes: Wakes,
 }
 
 impl Room {
@@ -242,6 +248,7 @@ impl Room {
         let rest = self.drain();
         after.joined.extend(rest.joined);
         after.left.extend(rest.left);
+        after.wakes.join(rest.wakes);
         after.gap = rest.gap;
         after
     }
@@ -324,10 +331,10 @@ impl Room {
         let prev = (event.prev != 0 && event.prev != rev - 1).then_some(event.prev);
         self.delivered = Some(rev);
         match event.kind {
-            Some(Kind::Message(message)) => self.deliver_message(&message, prev),
+            Some(Kind::Message(message)) => self.deliver_message(&message, prev, &mut after.wakes),
             Some(Kind::Member(changed)) => {
                 let Some(member) = &changed.member else { return };
-                self.send_all(rev, &frame::event::member(self.id, member, prev));
+                self.send_all(rev, &frame::event::member(self.id, member, prev), &mut after.wakes);
                 let user = member.user.as_ref().and_then(|user| UserId::from_wire(&user.id, "user").ok());
                 if let Some(user) = user
                     && changed.joined_rev > held
@@ -339,16 +346,18 @@ impl Room {
                 let Ok(user) = UserId::from_wire(&removed.user, "user") else { return };
                 self.remove(user, rev);
                 after.left.push(user);
-                self.send_all(rev, &frame::event::removed(self.id, rev, user, prev));
+                self.send_all(rev, &frame::event::removed(self.id, rev, user, prev), &mut after.wakes);
             }
-            Some(Kind::Info(room)) => self.send_all(rev, &frame::event::room(&room, prev)),
-            Some(Kind::Resync(resync)) => self.send_all(rev, &frame::event::resync(self.id, rev, resync.after_ms)),
+            Some(Kind::Info(room)) => self.send_all(rev, &frame::event::room(&room, prev), &mut after.wakes),
+            Some(Kind::Resync(resync)) => {
+                self.send_all(rev, &frame::event::resync(self.id, rev, resync.after_ms), &mut after.wakes);
+            }
             None => tracing::warn!(room.id = %self.id, "an event of a kind that is not known here"),
         }
     }
 
     /// A message goes out as it is, but as `skip` to those whose history begins after it.
-    fn deliver_message(&mut self, message: &parlance_proto::v1::Message, prev: Option<i64>) {
+    fn deliver_message(&mut self, message: &parlance_proto::v1::Message, prev: Option<i64>, wakes: &mut Wakes) {
         let whole = frame::event::message(message, prev);
         let mut skip = None;
         let (id, holds) = (self.id, &mut self.holds);
@@ -359,14 +368,14 @@ impl Room {
                 skip.get_or_insert_with(|| frame::event::skip(id, message.rev, prev))
             };
             for conn in &local.conns {
-                send(holds, conn, message.rev, frame);
+                send(holds, conn, message.rev, frame, wakes);
             }
         }
     }
 
-    fn send_all(&mut self, rev: i64, frame: &Frame) {
+    fn send_all(&mut self, rev: i64, frame: &Frame, wakes: &mut Wakes) {
         for conn in self.members.values().flat_map(|local| &local.conns) {
-            send(&mut self.holds, conn, rev, frame);
+            send(&mut self.holds, conn, rev, frame, wakes);
         }
     }
 
@@ -405,7 +414,7 @@ impl Room {
 }
 
 /// Sends a frame to one connection, or holds it back for it.
-fn send(holds: &mut Vec<Hold>, conn: &Conn, rev: i64, frame: &Frame) {
+fn send(holds: &mut Vec<Hold>, conn: &Arc<Conn>, rev: i64, frame: &Frame, wakes: &mut Wakes) {
     if !holds.is_empty()
         && let Some(place) = holds.iter().position(|hold| hold.conn == conn.number)
     {
@@ -424,7 +433,7 @@ fn send(holds: &mut Vec<Hold>, conn: &Conn, rev: i64, frame: &Frame) {
             }
         }
     }
-    conn.push(frame.clone());
+    wakes.push(conn, frame.clone());
 }
 
 #[cfg(test)]
