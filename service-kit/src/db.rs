@@ -109,6 +109,8 @@ impl Db {
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
                 ("plan_cache_mode", "force_generic_plan"),
+                // The same for an index: ten look-ups in it must never seem dearer than all of it.
+                ("cpu_index_tuple_cost", "100"),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)

@@ -1,6 +1,9 @@
 //! Judges a batch, item by item and in order, on what was read under the locks. No database here.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use service_kit::{
     fault::Fault,
@@ -13,18 +16,39 @@ use crate::{
     rooms::Role,
 };
 
+/// A room as it stands under its lock.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct RoomState {
+    pub(super) id: RoomId,
+    pub(super) seq: i64,
+    pub(super) rev: i64,
+    pub(super) archived: bool,
+    pub(super) announcement: bool,
+    pub(super) slow_mode_s: i64,
+}
+
+/// The rooms of a batch. One that is in neither does not exist.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    /// Those that are ours until the end of the transaction.
+    pub(super) locked: HashMap<RoomId, RoomState>,
+    /// Those whose lock is somebody else's.
+    pub(super) missed: HashSet<RoomId>,
+}
+
+impl Rooms {
+    pub(super) fn new(locked: Vec<RoomState>, missed: impl IntoIterator<Item = RoomId>) -> Self {
+        let locked = locked.into_iter().map(|room| (room.id, room)).collect();
+        Self { locked, missed: missed.into_iter().collect() }
+    }
+}
+
 /// What was read for one item after its room was locked.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(super) struct State {
     /// Place of the item in the batch, from 1.
     #[allow(dead_code, reason = "orders the rows in SQL")]
     pub(super) ord: i64,
-    pub(super) room_exists: bool,
-    pub(super) seq: Option<i64>,
-    pub(super) rev: Option<i64>,
-    pub(super) archived: Option<bool>,
-    pub(super) announcement: Option<bool>,
-    pub(super) slow_mode_s: Option<i64>,
     pub(super) present: Option<bool>,
     pub(super) role: Option<i16>,
     pub(super) visible_from_seq: Option<i64>,
@@ -66,20 +90,19 @@ pub(super) struct Moved {
     pub(super) at: i64,
 }
 
-/// Judges the items. `locked` says whose rooms are ours; `states` has one entry for each item, in order.
-pub(super) fn decide(items: &[Item], locked: &dyn Fn(RoomId) -> bool, states: &[State], now: i64) -> Plan {
+/// Judges the items. `states` has one entry for each item, in order.
+pub(super) fn decide(items: &[Item], rooms: &Rooms, states: &[State], now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut stored: HashMap<(RoomId, UserId, ClientId), Accepted> = HashMap::new();
     for (item, state) in items.iter().zip(states) {
         let key = (item.room, item.sender, item.client_id);
-        let outcome = if !state.room_exists {
-            Outcome::Refuse(no_such_room())
-        } else if !locked(item.room) {
+        let outcome = if rooms.missed.contains(&item.room) {
             Outcome::Missed
         } else if let Some(duplicate) = earlier(state).or_else(|| stored.get(&key).cloned()) {
             Outcome::Accept(Accepted { duplicate: true, ..duplicate })
         } else {
-            match accept(&mut plan, item, state, now) {
+            let accepted = rooms.locked.get(&item.room).ok_or_else(no_such_room);
+            match accepted.and_then(|room| accept(&mut plan, item, room, state, now)) {
                 Ok(accepted) => {
                     stored.insert(key, accepted.clone());
                     Outcome::Accept(accepted)
@@ -101,25 +124,25 @@ fn no_such_room() -> Fault {
 }
 
 /// Gives an item its seq and rev, or says why not: form was checked before, here permission and then the state.
-fn accept(plan: &mut Plan, item: &Item, state: &State, now: i64) -> Result<Accepted, Fault> {
+fn accept(plan: &mut Plan, item: &Item, room: &RoomState, state: &State, now: i64) -> Result<Accepted, Fault> {
     if state.present != Some(true) {
         return Err(no_such_room());
     }
     let role = Role::from_row(state.role.unwrap_or_default());
-    if state.announcement == Some(true) && role < Role::Admin {
+    if room.announcement && role < Role::Admin {
         return Err(Fault::forbidden("only admins and the owner write in this room"));
     }
     if let Some(until) = state.muted_until.filter(|until| *until > now) {
         return Err(Fault::forbidden("you are muted in this room").retry_after(millis(until - now)));
     }
-    if state.archived == Some(true) {
+    if room.archived {
         return Err(Fault::unprocessable("the room is archived"));
     }
     if item.unbuilt {
         return Err(Fault::unprocessable("mentions, thread and attachments are not built yet"));
     }
     let key = (item.room, item.sender);
-    let pause = state.slow_mode_s.unwrap_or_default() * 1000;
+    let pause = room.slow_mode_s * 1000;
     let last = plan.senders.get(&key).map(|moved| moved.at).or(state.sent_at);
     if let Some(wait) = last.map(|last| last + pause - now).filter(|wait| *wait > 0 && pause > 0 && role < Role::Admin)
     {
@@ -127,11 +150,7 @@ fn accept(plan: &mut Plan, item: &Item, state: &State, now: i64) -> Result<Accep
             Fault::new(service_kit::fault::Kind::RateLimited, "the room is in slow mode; wait before the next message");
         return Err(fault.retry_after(millis(wait)));
     }
-    let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved {
-        seq: state.seq.unwrap_or_default(),
-        rev: state.rev.unwrap_or_default(),
-        at: now,
-    });
+    let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved { seq: room.seq, rev: room.rev, at: now });
     // A room's seqs are dense: every message up to the last one exists.
     if item.reply_to.is_some_and(|seq| seq > room.seq || seq <= state.visible_from_seq.unwrap_or_default()) {
         return Err(Fault::unprocessable("reply_to: there is no such message in this room"));
@@ -204,15 +223,17 @@ mod tests {
         }
     }
 
+    fn room(id: RoomId) -> RoomState {
+        RoomState { id, seq: 7, rev: 20, archived: false, announcement: false, slow_mode_s: 0 }
+    }
+
+    fn locked(room: RoomState) -> Rooms {
+        Rooms::new(vec![room], [])
+    }
+
     fn state() -> State {
         State {
             ord: 1,
-            room_exists: true,
-            seq: Some(7),
-            rev: Some(20),
-            archived: Some(false),
-            announcement: Some(false),
-            slow_mode_s: Some(0),
             present: Some(true),
             role: Some(1),
             visible_from_seq: Some(0),
@@ -234,14 +255,14 @@ mod tests {
 
     #[test]
     fn a_duplicate_inside_a_batch_takes_no_number() {
-        let (room, sender, client) = (RoomId::generate(), UserId::generate(), ClientId::generate());
-        let items = [item(room, sender, client), item(room, sender, client), item(room, sender, ClientId::generate())];
-        let plan = decide(&items, &|_| true, &[state(), state(), state()], 1000);
+        let (here, sender, client) = (RoomId::generate(), UserId::generate(), ClientId::generate());
+        let items = [item(here, sender, client), item(here, sender, client), item(here, sender, ClientId::generate())];
+        let plan = decide(&items, &locked(room(here)), &[state(), state(), state()], 1000);
         assert_eq!(accepted(&plan.outcomes[0]).seq, 8);
         assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
         assert!(accepted(&plan.outcomes[1]).duplicate);
         assert_eq!(accepted(&plan.outcomes[2]).seq, 9);
-        assert_eq!(plan.rooms[&room], Moved { seq: 9, rev: 22, at: 1000 });
+        assert_eq!(plan.rooms[&here], Moved { seq: 9, rev: 22, at: 1000 });
         assert_eq!(plan.inserts.len(), 2);
     }
 
@@ -250,26 +271,28 @@ mod tests {
         let id = MessageId::generate();
         let removed =
             State { present: Some(false), d_id: Some(id), d_seq: Some(3), d_rev: Some(5), d_at: Some(9), ..state() };
-        let items = [item(RoomId::generate(), UserId::generate(), ClientId::generate())];
-        let plan = decide(&items, &|_| true, &[removed], 1000);
+        let here = RoomId::generate();
+        let items = [item(here, UserId::generate(), ClientId::generate())];
+        let plan = decide(&items, &locked(room(here)), &[removed], 1000);
         assert_eq!(accepted(&plan.outcomes[0]), &Accepted { id, seq: 3, rev: 5, at: 9, duplicate: true });
         assert!(plan.inserts.is_empty() && plan.rooms.is_empty());
     }
 
     #[test]
     fn who_may_not_write_takes_no_number() {
+        let here = RoomId::generate();
         let cases = [
-            (State { present: None, ..state() }, Kind::NotFound),
-            (State { present: Some(false), ..state() }, Kind::NotFound),
-            (State { room_exists: false, ..state() }, Kind::NotFound),
-            (State { announcement: Some(true), ..state() }, Kind::Forbidden),
-            (State { muted_until: Some(2000), ..state() }, Kind::Forbidden),
-            (State { archived: Some(true), ..state() }, Kind::Unprocessable),
-            (State { slow_mode_s: Some(10), sent_at: Some(500), ..state() }, Kind::RateLimited),
+            (room(here), State { present: None, ..state() }, Kind::NotFound),
+            (room(here), State { present: Some(false), ..state() }, Kind::NotFound),
+            (room(RoomId::generate()), state(), Kind::NotFound),
+            (RoomState { announcement: true, ..room(here) }, state(), Kind::Forbidden),
+            (room(here), State { muted_until: Some(2000), ..state() }, Kind::Forbidden),
+            (RoomState { archived: true, ..room(here) }, state(), Kind::Unprocessable),
+            (RoomState { slow_mode_s: 10, ..room(here) }, State { sent_at: Some(500), ..state() }, Kind::RateLimited),
         ];
-        for (state, kind) in cases {
-            let items = [item(RoomId::generate(), UserId::generate(), ClientId::generate())];
-            let plan = decide(&items, &|_| true, &[state], 1000);
+        for (room, state, kind) in cases {
+            let items = [item(here, UserId::generate(), ClientId::generate())];
+            let plan = decide(&items, &locked(room), &[state], 1000);
             match &plan.outcomes[0] {
                 Outcome::Refuse(fault) => assert_eq!(fault.kind, kind),
                 other => panic!("{other:?}"),
@@ -285,7 +308,7 @@ mod tests {
             item(held, UserId::generate(), ClientId::generate()),
             item(free, UserId::generate(), ClientId::generate()),
         ];
-        let plan = decide(&items, &|room| room == free, &[state(), state()], 1000);
+        let plan = decide(&items, &Rooms::new(vec![room(free)], [held]), &[state(), state()], 1000);
         assert!(matches!(plan.outcomes[0], Outcome::Missed));
         assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
     }

@@ -1,39 +1,50 @@
 //! The statements of a batch on PostgreSQL: begin, lock, read, write, commit, whatever the size of the batch.
 
-use std::collections::HashSet;
-
 use service_kit::id::RoomId;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
     Item,
-    decide::{Plan, State},
+    decide::{Plan, RoomState, Rooms, State},
 };
 use crate::{messages::MessageRow, outbox};
 
 /// How long a room that was missed twice is waited for.
 const LOCK_WAIT: &str = "set local lock_timeout = '3s'";
 
-/// Locks those of the rooms that nobody else holds; a stuck room stalls no other one.
-pub(super) async fn lock(tx: &mut Transaction<'_, Postgres>, rooms: &[RoomId]) -> sqlx::Result<HashSet<RoomId>> {
+/// Locks those of the rooms that nobody else holds, and gives them as they stand under the lock; a stuck room stalls no
+/// other one.
+pub(super) async fn lock(tx: &mut Transaction<'_, Postgres>, rooms: &[RoomId]) -> sqlx::Result<Rooms> {
     let ids: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
-    let locked: Vec<(RoomId,)> =
-        sqlx::query_as("select id from rooms where id = any($1) order by id for no key update skip locked")
-            .bind(ids)
-            .fetch_all(&mut **tx)
-            .await?;
-    Ok(locked.into_iter().map(|(room,)| room).collect())
+    // What is locked is read anew once the lock is there: the newest version of the row, not that of the snapshot.
+    let locked: Vec<RoomState> = sqlx::query_as(
+        "select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = any($1)
+         order by id for no key update skip locked",
+    )
+    .bind(&ids)
+    .fetch_all(&mut **tx)
+    .await?;
+    if locked.len() == rooms.len() {
+        return Ok(Rooms::new(locked, []));
+    }
+    let existing: Vec<(RoomId,)> =
+        sqlx::query_as("select id from rooms where id = any($1)").bind(ids).fetch_all(&mut **tx).await?;
+    let mut rooms = Rooms::new(locked, existing.into_iter().map(|(room,)| room));
+    rooms.missed.retain(|room| !rooms.locked.contains_key(room));
+    Ok(rooms)
 }
 
 /// Waits for one room, but not for ever.
-pub(super) async fn wait_for(tx: &mut Transaction<'_, Postgres>, room: RoomId) -> sqlx::Result<HashSet<RoomId>> {
+pub(super) async fn wait_for(tx: &mut Transaction<'_, Postgres>, room: RoomId) -> sqlx::Result<Rooms> {
     sqlx::query(LOCK_WAIT).execute(&mut **tx).await?;
-    let locked: Option<(RoomId,)> = sqlx::query_as("select id from rooms where id = $1 for no key update")
-        .bind(room)
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok(locked.into_iter().map(|(room,)| room).collect())
+    let locked: Option<RoomState> = sqlx::query_as(
+        "select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = $1 for no key update",
+    )
+    .bind(room)
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(Rooms::new(locked.into_iter().collect(), []))
 }
 
 /// Reads what every item is judged by, in a statement after the lock: an earlier snapshot may be stale.
@@ -42,11 +53,9 @@ pub(super) async fn read(tx: &mut Transaction<'_, Postgres>, items: &[Item]) -> 
     let senders: Vec<Uuid> = items.iter().map(|item| item.sender.0).collect();
     let client_ids: Vec<Uuid> = items.iter().map(|item| item.client_id.0).collect();
     sqlx::query_as(
-        "select k.ord, r.id is not null as room_exists, r.seq, r.rev, r.archived, r.announcement, r.slow_mode_s,
-             m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
+        "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
              d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
          from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality as k(room, sender, client_id, ord)
-         left join rooms r on r.id = k.room
          left join members m on m.room_id = k.room and m.user_id = k.sender
          left join messages d on d.room_id = k.room and d.sender = k.sender and d.client_id = k.client_id
          order by k.ord",

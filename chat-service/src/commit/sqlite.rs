@@ -1,11 +1,22 @@
 //! The statements of a batch on SQLite, which has one writer: every room is ours once the transaction has begun.
 
+use service_kit::id::RoomId;
 use sqlx::{Sqlite, Transaction};
 
 use super::{
     Item,
-    decide::{Plan, State},
+    decide::{Plan, RoomState, Rooms, State},
 };
+
+/// Reads the rooms, all of which are ours.
+pub(super) async fn rooms(tx: &mut Transaction<'_, Sqlite>, rooms: &[RoomId]) -> sqlx::Result<Rooms> {
+    let mut found: Vec<RoomState> = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        let row = sqlx::query_as("select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = $1");
+        found.extend(row.bind(room).fetch_optional(&mut **tx).await?);
+    }
+    Ok(Rooms::new(found, []))
+}
 
 /// Reads what every item is judged by.
 pub(super) async fn read(tx: &mut Transaction<'_, Sqlite>, items: &[Item]) -> sqlx::Result<Vec<State>> {
@@ -13,11 +24,9 @@ pub(super) async fn read(tx: &mut Transaction<'_, Sqlite>, items: &[Item]) -> sq
     for (place, item) in items.iter().enumerate() {
         states.push(
             sqlx::query_as(
-                "select k.ord, r.id is not null as room_exists, r.seq, r.rev, r.archived, r.announcement, r.slow_mode_s,
-                     m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
+                "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
                      d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
                  from (select $1 as room, $2 as sender, $3 as client_id, $4 as ord) as k
-                 left join rooms r on r.id = k.room
                  left join members m on m.room_id = k.room and m.user_id = k.sender
                  left join messages d on d.room_id = k.room and d.sender = k.sender and d.client_id = k.client_id",
             )

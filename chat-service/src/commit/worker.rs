@@ -134,20 +134,20 @@ fn answer(items: Vec<Item>, outcomes: Vec<Outcome>) -> Vec<Item> {
 async fn transact(app: &App, items: &[Item], wait_for: Option<RoomId>) -> Result<(Plan, Option<Stored>)> {
     let rooms: Vec<RoomId> = items.iter().map(|item| item.room).collect::<HashSet<_>>().into_iter().collect();
     let mut tx = app.db.begin().await?;
-    let (locked, states) = match &mut tx {
+    let (rooms, states) = match &mut tx {
         Tx::Postgres(tx) => {
-            let locked = match wait_for {
+            let rooms = match wait_for {
                 Some(room) => postgres::wait_for(tx, room).await?,
                 None => postgres::lock(tx, &rooms).await?,
             };
-            (locked, postgres::read(tx, items).await?)
+            (rooms, postgres::read(tx, items).await?)
         }
-        Tx::Sqlite(tx) => (rooms.into_iter().collect(), sqlite::read(tx, items).await?),
+        Tx::Sqlite(tx) => (sqlite::rooms(tx, &rooms).await?, sqlite::read(tx, items).await?),
     };
     if states.len() != items.len() {
         return Err(Error::Internal(anyhow::anyhow!("read {} states for {} items", states.len(), items.len())));
     }
-    let plan = decide::decide(items, &|room| locked.contains(&room), &states, clock::now_ms());
+    let plan = decide::decide(items, &rooms, &states, clock::now_ms());
     if plan.inserts.is_empty() {
         return Ok((plan, None));
     }

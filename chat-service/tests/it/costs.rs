@@ -42,6 +42,12 @@ mod postgres {
         let Some(database) = crate::Database::postgres().await else { return };
         super::a_batch_takes_at_most_six_round_trips(database).await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_batch_reads_no_rows_but_its_own_though_planned_while_the_tables_were_small() {
+        let Some(database) = crate::Database::postgres().await else { return };
+        super::a_batch_reads_no_rows_but_its_own(database).await;
+    }
 }
 
 /// A service with a directory double, and a switch that keeps it from publishing.
@@ -173,4 +179,33 @@ async fn a_batch_takes_at_most_six_round_trips(database: Database) {
     assert!(trips.iter().all(|trips| *trips <= 6), "{trips:?}");
     service.stop().await;
     assert!(tasks.shutdown(PATIENCE).await, "the proxy does not stop");
+}
+
+async fn a_batch_reads_no_rows_but_its_own(database: Database) {
+    const ROOMS: usize = 60;
+    const SENDS: usize = 200;
+    let url = database.url();
+    let service = Service::set_up(database, Setup::default()).await;
+    let [maja] = service.people().await;
+    let mut rooms = Vec::new();
+    for _ in 0..ROOMS {
+        rooms.push(service.group(&maja, []).await);
+    }
+    for _ in 0..SENDS {
+        assert!(stream(&service.client, vec![maja.send(&rooms[0], "one")]).await.iter().all(Result::is_ok));
+    }
+    let database = service.ends().await;
+    let watcher = sqlx::PgPool::connect(&url).await.unwrap();
+    // Connections report what they have read at their end at the latest.
+    let alone = "select count(*) = 1 from pg_stat_activity where datname = current_database()
+                 and backend_type = 'client backend'";
+    let ended = async { while !sqlx::query_scalar::<_, bool>(alone).fetch_one(&watcher).await.unwrap() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the connections end");
+    let read = "select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname in ('rooms', 'members')";
+    let rows: i64 = sqlx::query_scalar(read).fetch_one(&watcher).await.unwrap();
+    watcher.close().await;
+    // Locked, read and moved: the room and its member a few times for each send, and not the other rooms.
+    let each = usize::try_from(rows).unwrap() / SENDS;
+    assert!((1..ROOMS / 2).contains(&each), "{each} rows of rooms and members for each send");
+    database.drop().await;
 }

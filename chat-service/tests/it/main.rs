@@ -224,11 +224,16 @@ impl Service {
     }
 
     async fn stop(self) {
+        self.ends().await.drop().await;
+    }
+
+    /// Stops everything but the database.
+    async fn ends(self) -> Database {
         drop(self.client);
         self.replica.stop().await;
         assert!(self.tasks.shutdown(PATIENCE).await, "something of the bus does not stop");
         self.db.close().await;
-        self.database.drop().await;
+        self.database
     }
 
     fn accounts(&self) -> AccountsClient<Client> {
