@@ -160,7 +160,9 @@ impl Service {
     /// Keeps everybody from changing this room, and on SQLite anything, until [`Hold::release`].
     pub(crate) async fn holds(&self, rooms: &[&Room]) -> Hold {
         let (db, mut tx) = self.begins().await;
+        let mut pid = None;
         if let Tx::Postgres(tx) = &mut tx {
+            pid = Some(sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **tx).await.unwrap());
             for room in rooms {
                 let room = RoomId::from_wire(room, "room").unwrap();
                 sqlx::query("select id from rooms where id = $1 for update")
@@ -170,7 +172,32 @@ impl Service {
                     .unwrap();
             }
         }
-        Hold { db, tx }
+        Hold { db, tx, pid }
+    }
+
+    /// Closes a gate of this number, which triggers of a story can wait at; only on PostgreSQL.
+    pub(crate) async fn closes_gate(&self, number: i64) -> Hold {
+        let mut hold = self.holds(&[]).await;
+        if let Tx::Postgres(tx) = &mut hold.tx {
+            sqlx::query("select pg_advisory_xact_lock($1)").bind(number).execute(&mut **tx).await.unwrap();
+        }
+        hold
+    }
+
+    /// Waits until what was sent before has been heard: calls on one connection are heard in their order, and after so many
+    /// answered ones whatever came before them has been begun.
+    pub(crate) async fn hears(&self) {
+        for _ in 0..20 {
+            self.sync().heads(chat::HeadsRequest::default()).await.unwrap();
+        }
+    }
+
+    /// Makes a call and goes away as soon as it waits for what is held.
+    pub(crate) async fn gives_up<T>(&self, hold: &Hold, call: impl Future<Output = T>) {
+        tokio::select! {
+            _ = call => panic!("the room was not held"),
+            () = hold.is_waited_for_by(1, self) => {}
+        }
     }
 
     /// Listens to what workers are told, from now on.
@@ -201,9 +228,27 @@ impl Service {
 pub(crate) struct Hold {
     db: Db,
     tx: Tx,
+    /// Of the PostgreSQL process that has it.
+    pid: Option<i32>,
 }
 
 impl Hold {
+    /// Waits until so many transactions wait for what this one has. SQLite does not tell: there it waits until what was
+    /// sent before has been heard.
+    pub(crate) async fn is_waited_for_by(&self, count: i64, service: &Service) {
+        let (Some(pid), Db::Postgres(pool)) = (self.pid, &service.db) else { return service.hears().await };
+        eventually("somebody who waits", async || {
+            let waiting: i64 =
+                sqlx::query_scalar("select count(*) from pg_stat_activity where $1 = any(pg_blocking_pids(pid))")
+                    .bind(pid)
+                    .fetch_one(pool)
+                    .await
+                    .unwrap();
+            (waiting >= count).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn release(self) {
         self.tx.commit().await.unwrap();
         self.db.close().await;

@@ -1,9 +1,6 @@
 //! Sending: many at once, repeated, poisoned, and with nobody left who waits for the answer.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future;
 use parlance_proto::{chat::SendItem, event::room_event};
@@ -25,9 +22,6 @@ stories! {
     an_edit_whose_caller_went_away_is_announced
     a_removal_whose_caller_went_away_is_announced
 }
-
-/// How long a caller waits who then goes away: long enough to have been heard, shorter than what holds the room.
-const IMPATIENCE: Duration = Duration::from_millis(700);
 
 async fn many_senders_at_once_are_stored_densely_and_in_order(service: &Service) {
     const SENDERS: usize = 10;
@@ -77,7 +71,7 @@ async fn a_message_sent_twice_at_once_is_one_message(service: &Service) {
     let hold = service.holds(&[&room]).await;
     let items = vec![maja.send(&room, "before"), first.clone(), first.clone(), second.clone(), first.clone()];
     let (answers, ()) = tokio::join!(stream(&service.client, items), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        hold.is_waited_for_by(1, service).await;
         hold.release().await;
     });
     let sent: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
@@ -161,7 +155,7 @@ async fn a_poisoned_message_fails_alone(service: &Service) {
     items[17].text = "poison".to_owned();
     items.push(noor.send(&other, "elsewhere"));
     let (answers, ()) = tokio::join!(stream(&service.client, items), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        hold.is_waited_for_by(1, service).await;
         hold.release().await;
     });
     for (place, answer) in answers.iter().enumerate() {
@@ -185,7 +179,7 @@ async fn a_message_whose_sender_went_away_is_stored_and_announced(service: &Serv
     let hold = service.holds(&[&room]).await;
     let mut messages = service.messages();
     let call = messages.post(maja.post(item.clone()));
-    assert!(tokio::time::timeout(IMPATIENCE, call).await.is_err(), "the room was not held");
+    service.gives_up(&hold, call).await;
     hold.release().await;
 
     let message = service.announced(&room, "and gone").await;
@@ -201,7 +195,7 @@ async fn an_edit_whose_caller_went_away_is_announced(service: &Service) {
     let hold = service.holds(&[&room]).await;
     let mut messages = service.messages();
     let call = messages.edit(maja.edit(&room, said.seq, "the"));
-    assert!(tokio::time::timeout(IMPATIENCE, call).await.is_err(), "the room was not held");
+    service.gives_up(&hold, call).await;
     hold.release().await;
 
     let message = service.announced(&room, "the").await;
@@ -215,7 +209,7 @@ async fn a_removal_whose_caller_went_away_is_announced(service: &Service) {
     let hold = service.holds(&[&room]).await;
     let mut rooms = service.rooms();
     let call = rooms.remove_member(maja.about(&room, &noor));
-    assert!(tokio::time::timeout(IMPATIENCE, call).await.is_err(), "the room was not held");
+    service.gives_up(&hold, call).await;
     hold.release().await;
 
     let removed = service.room_event(&room, |event| match &event.kind {

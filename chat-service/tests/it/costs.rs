@@ -1,7 +1,5 @@
 //! What a batch costs, counted: publishes to inboxes, look-ups of the directory, round trips to the database.
 
-use std::time::Duration;
-
 use parlance_proto::chat::SendItem;
 use service_kit::{id::BootId, tasks::Tasks};
 
@@ -162,7 +160,7 @@ async fn a_batch_takes_at_most_six_round_trips(database: Database) {
         if round % 4 == 0 {
             let hold = service.holds(&[&rooms[0]]).await;
             let (answers, ()) = tokio::join!(stream(&service.client, items), async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                hold.is_waited_for_by(1, &service).await;
                 hold.release().await;
             });
             assert!(answers.iter().all(Result::is_ok));

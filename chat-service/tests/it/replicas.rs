@@ -110,8 +110,9 @@ async fn many_stuck_rooms_hold_up_no_other(service: &Service) {
 
     let held = stream(&service.client, stuck.iter().map(|room| maja.send(room, "stuck")).collect());
     let meanwhile = async {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(1500) {
+        // As many as may wait at once.
+        hold.is_waited_for_by(4, service).await;
+        for _ in 0..20 {
             let began = Instant::now();
             service.says(&noor, &free, "free").await;
             assert!(began.elapsed() < AT_ONCE, "waited {:?} for a free room", began.elapsed());
@@ -180,34 +181,45 @@ async fn halving_a_batch_keeps_the_order_of_a_room_that_is_missed(service: &Serv
         rooms.push(service.group(maja, []).await);
     }
     let [plugs @ .., slow, missed, bad] = rooms.as_slice() else { unreachable!() };
-    service
-        .changes(
-            "create function trouble() returns trigger language plpgsql as $$ begin
-                 if new.text = 'slow' then perform pg_sleep(1); end if;
-                 if new.text = 'poison' then raise exception 'poison'; end if;
-                 return new;
-             end $$",
-        )
-        .await;
-    service.changes("create trigger trouble before insert on messages for each row execute function trouble()").await;
+    for sql in [
+        "create sequence tries",
+        "create function trouble() returns trigger language plpgsql as $$ begin
+             if new.text = 'plug' then perform pg_advisory_xact_lock_shared(1); end if;
+             -- A sequence does not go back with its transaction: the first try passes, the second waits.
+             if new.text = 'slow' and nextval('tries') > 1 then perform pg_advisory_xact_lock_shared(2); end if;
+             if new.text = 'poison' then raise exception 'poison'; end if;
+             return new;
+         end $$",
+        "create trigger trouble before insert on messages for each row execute function trouble()",
+    ] {
+        service.changes(sql).await;
+    }
 
-    // While every worker is at a plug, a batch gathers that fails as a whole after a second, then halves: the first half
-    // misses the room and takes another second, in which the room becomes free for the second half.
+    // While every worker is at a plug, a batch gathers that fails as a whole, then is halved: the first half misses the
+    // room and then waits, and meanwhile the room becomes free for the second half.
     let hold = service.holds(&[missed]).await;
-    let plugged = plugs.iter().enumerate().map(|(place, room)| async move {
-        tokio::time::sleep(Duration::from_millis(60) * u32::try_from(place).unwrap()).await;
-        stream(&service.client, vec![maja.send(room, "slow")]).await
-    });
-    let batch = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let texts = [(slow, "slow"), (missed, "1"), (missed, "2"), (bad, "poison")];
-        stream(&service.client, texts.map(|(room, text)| maja.send(room, text)).into()).await
-    };
-    let released = async {
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
-        hold.release().await;
-    };
-    let (_, answers, ()) = tokio::join!(future::join_all(plugged), batch, released);
+    let (plug, gate) = (service.closes_gate(1).await, service.closes_gate(2).await);
+    let mut plugged = Vec::new();
+    for (room, waiting) in plugs.iter().zip(1..) {
+        let mut sending = Box::pin(stream(&service.client, vec![maja.send(room, "plug")]));
+        tokio::select! {
+            _ = &mut sending => panic!("the gate was not closed"),
+            () = plug.is_waited_for_by(waiting, service) => plugged.push(sending),
+        }
+    }
+    let texts = [(slow, "slow"), (missed, "1"), (missed, "2"), (bad, "poison")];
+    let mut batch = Box::pin(stream(&service.client, texts.map(|(room, text)| maja.send(room, text)).into()));
+    tokio::select! {
+        biased;
+        _ = &mut batch => panic!("a worker was free"),
+        () = service.hears() => {}
+    }
+    plug.release().await;
+    // Slow is at its second try: the batch has failed, and this is its first half, which has missed the room.
+    gate.is_waited_for_by(1, service).await;
+    hold.release().await;
+    gate.release().await;
+    let (_, answers) = tokio::join!(future::join_all(plugged), batch);
     failed(&answers[3], Code::Internal);
     let seqs: Vec<i64> = answers[1..3].iter().map(|answer| answer.as_ref().unwrap().seq).collect();
     assert_eq!(seqs, [1, 2], "the later message overtook the earlier one");
