@@ -20,7 +20,10 @@ use crate::{
     changes,
     commit::{self, Accepted, Item, Reply},
     error::Result,
-    messages::{self, MessageRow, Window},
+    messages::{
+        self, MessageRow,
+        history::{self, Window},
+    },
     receipts::Mark,
 };
 
@@ -161,7 +164,7 @@ impl messages_server::Messages for Messages {
             (None, None, Some(seq)) => Window::Around(seq),
             _ => return Err(Fault::bad_request("before: only one of before, after and around may be given").into()),
         };
-        let history = messages::history(&self.0, actor, room, window, call.limit).await?;
+        let history = history::read(&self.0, actor, room, window, call.limit).await?;
         Ok(Response::new(chat::HistoryReply {
             items: history.items.into_iter().map(MessageRow::into_wire).collect(),
             has_more: history.has_more,
