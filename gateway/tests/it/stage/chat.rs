@@ -9,7 +9,6 @@ use std::{
 use parlance_proto::{
     chat::{
         self,
-        accounts_server::{Accounts, AccountsServer},
         sync_server::{Sync, SyncServer},
     },
     event::{MemberChanged, MemberRemoved, RoomEvent, room_event::Kind},
@@ -18,7 +17,7 @@ use parlance_proto::{
 use service_kit::id::{ClientId, MessageId, RoomId, SessionId, UserId};
 use tonic::{Request, Response, Status, service::RoutesBuilder};
 
-use super::gates::Gates;
+use super::{accounts::Keys, gates::Gates};
 
 /// Somebody with a session.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +40,7 @@ impl Person {
 /// The double.
 pub(crate) struct Chat {
     pub(crate) gates: Gates,
-    jwks: String,
+    keys: Arc<Keys>,
     state: Mutex<State>,
 }
 
@@ -64,7 +63,7 @@ struct Room {
 }
 
 impl Chat {
-    pub(crate) fn new(jwks: String) -> Arc<Self> {
+    pub(crate) fn new(keys: Arc<Keys>) -> Arc<Self> {
         let state = State {
             users: HashMap::new(),
             revoked: HashSet::new(),
@@ -73,12 +72,12 @@ impl Chat {
             me_rev: 1,
             heads_asked: Vec::new(),
         };
-        Arc::new(Self { gates: Gates::default(), jwks, state: Mutex::new(state) })
+        Arc::new(Self { gates: Gates::default(), keys, state: Mutex::new(state) })
     }
 
     pub(crate) fn serve(self: &Arc<Self>, routes: &mut RoutesBuilder) {
-        let double = Double(Arc::clone(self));
-        routes.add_service(AccountsServer::new(double.clone())).add_service(SyncServer::new(double));
+        self.keys.serve(routes);
+        routes.add_service(SyncServer::new(Double(Arc::clone(self))));
     }
 
     /// A room at rev 10 that these have been in for long.
@@ -234,40 +233,6 @@ fn user_of(actor: Option<&chat::Actor>) -> UserId {
 
 #[derive(Clone)]
 struct Double(Arc<Chat>);
-
-macro_rules! not_played {
-    ($($name:ident: $request:ty => $reply:ty),* $(,)?) => {
-        #[tonic::async_trait]
-        impl Accounts for Double {
-            async fn keys(&self, _: Request<chat::Empty>) -> Result<Response<chat::KeySet>, Status> {
-                Ok(Response::new(chat::KeySet { jwks: self.0.jwks.clone() }))
-            }
-
-            async fn check(&self, _: Request<chat::Actor>) -> Result<Response<chat::Empty>, Status> {
-                self.0.gates.pass("check").await?;
-                Ok(Response::new(chat::Empty {}))
-            }
-
-            $(async fn $name(&self, _: Request<$request>) -> Result<Response<$reply>, Status> {
-                Err(Status::unimplemented("not in this play"))
-            })*
-        }
-    };
-}
-
-not_played! {
-    register: chat::RegisterRequest => chat::Grant,
-    login: chat::LoginRequest => chat::Grant,
-    refresh: chat::RefreshRequest => chat::Tokens,
-    logout: chat::Actor => chat::Empty,
-    list_sessions: chat::ListSessionsRequest => chat::SessionList,
-    revoke_session: chat::RevokeSessionRequest => chat::Empty,
-    change_password: chat::ChangePasswordRequest => chat::Empty,
-    get_me: chat::Actor => chat::Profile,
-    patch_me: chat::PatchMeRequest => chat::Profile,
-    get_user: chat::GetUserRequest => v1::User,
-    find_users: chat::FindUsersRequest => chat::UserList,
-}
 
 #[tonic::async_trait]
 impl Sync for Double {

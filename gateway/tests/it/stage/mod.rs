@@ -1,5 +1,6 @@
 //! A real gateway on a real port, between doubles of the services and real sockets.
 
+pub(crate) mod accounts;
 pub(crate) mod chat;
 pub(crate) mod directory;
 pub(crate) mod gates;
@@ -32,6 +33,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::service::Routes;
 
 use self::{
+    accounts::Keys,
     chat::{Chat, Person},
     directory::Directory,
     gates::until,
@@ -71,7 +73,7 @@ impl Stage {
     pub(crate) async fn with_replicas(count: usize) -> Self {
         let (tasks, bus_tasks) = (Tasks::new(), Tasks::new());
         let signer = Signer::from_pem(&Signer::generate_pem().expect("a key")).expect("a key");
-        let chat = Chat::new(signer.jwks());
+        let chat = Chat::new(Keys::of(&signer));
         let directory = Arc::new(Directory::default());
         let replicas: Vec<_> = (0..count).map(|_| Replica::new(&tasks)).collect();
         let upstreams = Upstreams {
