@@ -145,7 +145,7 @@ impl RoomRow {
         }
     }
 
-    /// Takes the next rev; it counts once [`save`] has written it.
+    /// Takes the next rev; it counts once [`save`](super::save) has written it.
     pub(crate) fn next_rev(&mut self) -> i64 {
         self.rev += 1;
         self.rev
