@@ -1,7 +1,7 @@
 //! Group commit: everything that waits to be sent goes into one transaction, room by room in order.
 //!
 //! `queue` keeps what waits and which rooms a worker holds; `decide` is the pure judgement of a batch; `postgres` and
-//! `sqlite` are its statements. The work belongs to the workers, never to a request: a caller that goes away skips nothing.
+//! `sqlite` are its statements. The work belongs to the worker, never to a request: a caller that goes away skips nothing.
 
 mod decide;
 mod postgres;

@@ -116,12 +116,6 @@ pub async fn start(
     Ok(grpc::routes(&app))
 }
 
-impl App {
-    pub(crate) fn is_postgres(&self) -> bool {
-        matches!(self.db, Db::Postgres(_))
-    }
-}
-
 /// Sets how PostgreSQL stores the busiest tables, where that is not done yet: room in the pages for updates in place, and
 /// no compressing of outbox rows that live for a moment. The migrations are the subset that SQLite has as well.
 async fn tune(db: &Db) -> anyhow::Result<()> {

@@ -7,13 +7,13 @@ use std::{
 };
 
 use service_kit::{fault::Fault, id::RoomId, tasks::Tasks};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Item, worker};
 use crate::App;
 
 /// Most messages of one transaction.
-pub(super) const MAX_BATCH: usize = 256;
+pub(super) const MAX_BATCH: usize = 512;
 /// Most messages that wait; a client that sends more is asked to try again.
 const MAX_WAITING: usize = 32_768;
 /// What such a client is asked to wait.
@@ -26,8 +26,11 @@ const WAITERS: usize = 4;
 const LAST_MISS: u8 = 45;
 /// How much longer a missed room rests after each miss before it is tried again.
 const REST: Duration = Duration::from_millis(3);
-/// Workers on PostgreSQL: while one waits for the disk another fills the next batch.
-const WORKERS: usize = 3;
+/// How long after the beginning of one transaction the next one begins at the earliest. Each costs the database, the
+/// broker and the gateways the same whatever it holds: many small ones would leave nothing for the messages.
+const PACE: Duration = Duration::from_millis(3);
+/// With so many messages waiting it begins at once.
+const MANY: usize = 128;
 
 /// Takes messages and has them committed. Cheap to clone.
 #[derive(Clone, Default)]
@@ -38,10 +41,14 @@ struct Inner {
     // Held to move items in and out, never across an await.
     queues: Mutex<Queues>,
     wake: Notify,
+    /// There are [`MANY`] now.
+    many: Notify,
 }
 
 #[derive(Default)]
 struct Queues {
+    /// When the last batch was taken.
+    taken: Option<Instant>,
     rooms: HashMap<RoomId, VecDeque<Item>>,
     /// Rooms with something to do that no worker holds, in the order in which they came.
     ready: VecDeque<RoomId>,
@@ -72,13 +79,19 @@ pub(super) struct Batch {
     pub(super) rooms: Vec<RoomId>,
 }
 
+/// What there is for a worker.
+enum Taken {
+    Batch(Batch),
+    /// Something, but not before this time.
+    Later(Instant),
+    Nothing,
+}
+
 impl Committer {
-    /// Starts the workers.
+    /// Starts the worker. One is enough: what comes while it commits is the next batch, and with more of them the batches
+    /// are smaller and dearer.
     pub(crate) fn start(&self, app: &Arc<App>, tasks: &Tasks) {
-        let workers = if app.is_postgres() { WORKERS } else { 1 };
-        for _ in 0..workers {
-            tasks.spawn(worker::run(Arc::clone(app), self.clone(), tasks.clone()));
-        }
+        tasks.spawn(worker::run(Arc::clone(app), self.clone(), tasks.clone()));
     }
 
     /// Queues a message behind those of its room. The answer goes to its `reply`, a refusal for overload at once.
@@ -91,6 +104,9 @@ impl Committer {
             return;
         }
         queues.waiting += 1;
+        if queues.waiting == MANY {
+            self.0.many.notify_one();
+        }
         let room = item.room;
         let queue = queues.rooms.entry(room).or_default();
         queue.push_back(item);
@@ -106,16 +122,29 @@ impl Committer {
         loop {
             // Registered before looking, so that a push in between is not missed.
             let woken = self.0.wake.notified();
-            let batch = self.try_take();
-            if !batch.items.is_empty() {
-                return batch;
+            match self.try_take() {
+                Taken::Batch(batch) => return batch,
+                Taken::Nothing => woken.await,
+                Taken::Later(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = self.0.many.notified() => {}
+                    }
+                }
             }
-            woken.await;
         }
     }
 
-    fn try_take(&self) -> Batch {
+    fn try_take(&self) -> Taken {
         let mut queues = self.lock();
+        if queues.ready.is_empty() {
+            return Taken::Nothing;
+        }
+        let now = Instant::now();
+        if let Some(at) = queues.taken.map(|taken| taken + PACE).filter(|at| *at > now && queues.waiting < MANY) {
+            return Taken::Later(at);
+        }
+        queues.taken = Some(now);
         let mut batch = Batch::default();
         while batch.items.len() < MAX_BATCH
             && let Some(room) = queues.ready.pop_front()
@@ -133,7 +162,7 @@ impl Committer {
         if !queues.ready.is_empty() {
             self.0.wake.notify_one();
         }
-        batch
+        if batch.items.is_empty() { Taken::Nothing } else { Taken::Batch(batch) }
     }
 
     /// Puts items back in front of their room's queue, in their order, and tells how that room goes on.

@@ -1,4 +1,4 @@
-//! The workers of the group commit: take a batch, commit it, tell everybody, answer.
+//! The worker of the group commit: takes a batch, commits it, tells everybody, answers.
 
 use std::{
     collections::{HashMap, HashSet},
