@@ -282,6 +282,12 @@ pub(crate) async fn heads(app: &App, room_ids: &[RoomId], user_ids: &[UserId]) -
     Ok((room_ids.iter().map(|id| of(&rooms, id.0)).collect(), user_ids.iter().map(|id| of(&users, id.0)).collect()))
 }
 
+/// The own revs of users; without those who do not exist.
+pub(crate) async fn user_heads(tx: &mut Tx, users: &[UserId]) -> Result<HashMap<UserId, i64>> {
+    let revs = revs(tx, Heads::Users, users.iter().map(|user| user.0).collect()).await?;
+    Ok(revs.into_iter().map(|(user, rev)| (UserId(user), rev)).collect())
+}
+
 #[derive(Clone, Copy)]
 enum Heads {
     Rooms,

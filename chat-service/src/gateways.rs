@@ -14,7 +14,7 @@ use service_kit::{
 };
 use uuid::Uuid;
 
-use crate::{App, actor::Actor, error::Result, hello, rooms::view};
+use crate::{App, actor::Actor, changes, error::Result, hello, rooms::view};
 
 /// Users whose presence one call may ask to watch.
 const MOST_WATCHED: usize = 500;
@@ -35,12 +35,19 @@ macro_rules! watchable_to {
     };
 }
 
-/// The rooms of a user, to attach before their `hello` is read, and the user's rev.
-pub(crate) async fn memberships(app: &Arc<App>, user: UserId) -> Result<chat::MembershipList> {
+/// The rooms of users, to attach before their `hello` is read, and each user's rev: of all who ask together.
+pub(crate) async fn memberships(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<Result<chat::MembershipList, Fault>>> {
+    let distinct: Vec<UserId> = users.iter().copied().collect::<HashSet<_>>().into_iter().collect();
     let mut tx = app.db.snapshot().await?;
-    let user_rev = user_rev(&mut tx, user).await?;
-    let items = hello::memberships(&mut tx, &[user]).await?.remove(&user).unwrap_or_default();
-    Ok(chat::MembershipList { items: items.iter().map(hello::Light::to_wire).collect(), user_rev })
+    let revs = changes::user_heads(&mut tx, &distinct).await?;
+    let memberships = hello::memberships(&mut tx, &distinct).await?;
+    tx.commit().await?;
+    let list = |user: &UserId| {
+        let user_rev = *revs.get(user).ok_or_else(|| Fault::not_found("there is no such user"))?;
+        let items = memberships.get(user).into_iter().flatten().map(hello::Light::to_wire).collect();
+        Ok(chat::MembershipList { items, user_rev })
+    };
+    Ok(users.iter().map(list).collect())
 }
 
 /// One room as its member sees it now, or nothing when the user is not in it.

@@ -1,6 +1,4 @@
 //! The answer to `hello` and `sync`: one snapshot of a user's rooms and of what changed in those that the client holds.
-//!
-//! Hellos that wait together are read together: a reconnect storm costs a few statements, not a few for each client.
 
 mod rows;
 
@@ -13,9 +11,7 @@ use parlance_proto::{chat, v1};
 use service_kit::{
     fault::Fault,
     id::{RoomId, UserId},
-    tasks::Tasks,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub(crate) use self::rows::{Light, memberships};
 use self::rows::{Person, people};
@@ -35,12 +31,6 @@ use crate::{
 const MOST_ROOMS: usize = 200;
 /// Changed rows that one answer carries in all.
 const MOST_ROWS: usize = 1_000;
-/// Hellos that wait for a read; more are asked to try again.
-const WAITING: usize = 4_096;
-/// Hellos that are read together.
-const TOGETHER: usize = 64;
-/// Reads that run at the same time.
-const READERS: usize = 3;
 
 /// What a client says that it holds.
 #[derive(Clone, Debug)]
@@ -52,60 +42,6 @@ pub(crate) struct Hello {
 }
 
 type Answer = Result<chat::HelloReply, Fault>;
-
-/// Takes hellos and answers them in groups. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Greeter(mpsc::Sender<(Hello, oneshot::Sender<Answer>)>);
-
-/// The hellos that wait, for [`serve`].
-pub(crate) type Waiting = mpsc::Receiver<(Hello, oneshot::Sender<Answer>)>;
-
-impl Greeter {
-    /// A greeter, and the queue that [`serve`] has to work off.
-    pub(crate) fn new() -> (Self, Waiting) {
-        let (greeter, waiting) = mpsc::channel(WAITING);
-        (Self(greeter), waiting)
-    }
-
-    /// Answers one hello.
-    pub(crate) async fn greet(&self, hello: Hello) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        self.0
-            .try_send((hello, reply))
-            .map_err(|_| Fault::unavailable("too many connections are being made; try again"))?;
-        answer.await.map_err(|_| crate::commit::stopped())?
-    }
-}
-
-/// Works off the hellos until the process stops.
-pub(crate) fn serve(app: &Arc<App>, mut waiting: Waiting, tasks: &Tasks) {
-    let app = Arc::clone(app);
-    let readers = Arc::new(Semaphore::new(READERS));
-    let group = tasks.clone();
-    tasks.spawn_until_stop(async move {
-        let mut batch = Vec::with_capacity(TOGETHER);
-        while let Ok(reader) = Arc::clone(&readers).acquire_owned().await
-            && waiting.recv_many(&mut batch, TOGETHER).await > 0
-        {
-            let (hellos, replies): (Vec<Hello>, Vec<_>) = batch.drain(..).unzip();
-            let app = Arc::clone(&app);
-            group.spawn(async move {
-                let answers = match read(&app, &hellos).await {
-                    Ok(answers) => answers,
-                    Err(error) => {
-                        let fault = error.into_fault();
-                        hellos.iter().map(|_| Err(fault.clone())).collect()
-                    }
-                };
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    // A client that went away meanwhile needs no answer.
-                    let _ = reply.send(answer);
-                }
-                drop(reader);
-            });
-        }
-    });
-}
 
 /// One hello with what was found for it.
 struct Case<'a> {
@@ -121,9 +57,10 @@ struct Case<'a> {
     same_generation: bool,
 }
 
-async fn read(app: &App, hellos: &[Hello]) -> Result<Vec<Answer>> {
+/// Answers hellos that wait together.
+pub(crate) async fn read(app: Arc<App>, hellos: Vec<Hello>) -> Result<Vec<Answer>> {
     let mut tx = app.db.snapshot().await?;
-    let people = people(&mut tx, hellos).await?;
+    let people = people(&mut tx, &hellos).await?;
     let users: HashSet<UserId> = people.values().map(|person| person.user.id).collect();
     let memberships = memberships(&mut tx, &users.into_iter().collect::<Vec<_>>()).await?;
     let cases: Vec<Option<Case>> = hellos

@@ -14,16 +14,18 @@ mod outbox;
 mod page;
 mod receipts;
 mod rooms;
+mod together;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use parlance_proto::presence::directory_client::DirectoryClient;
+use parlance_proto::{chat, presence::directory_client::DirectoryClient};
 use service_kit::{
     admin::Readiness,
     auth::Signer,
     bus::Bus,
     db::Db,
     env::{self, Get, Invalid},
+    id::UserId,
     on_tx,
     rpc::Client,
     tasks::Tasks,
@@ -31,7 +33,10 @@ use service_kit::{
 use tonic::service::Routes;
 use uuid::Uuid;
 
-use crate::{accounts::password::Passwords, commit::Committer, hello::Greeter, outbox::Outbox, receipts::Cursors};
+use crate::{
+    accounts::password::Passwords, commit::Committer, hello::Hello, outbox::Outbox, receipts::Cursors,
+    together::Together,
+};
 
 /// How often the database is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(2);
@@ -72,7 +77,8 @@ pub(crate) struct App {
     pub(crate) passwords: Passwords,
     pub(crate) committer: Committer,
     pub(crate) cursors: Cursors,
-    pub(crate) greeter: Greeter,
+    pub(crate) hellos: Together<Hello, chat::HelloReply>,
+    pub(crate) memberships: Together<UserId, chat::MembershipList>,
     pub(crate) access_ttl_s: i64,
     /// For work that must be finished even when its caller has gone.
     pub(crate) tasks: Tasks,
@@ -96,7 +102,8 @@ pub async fn start(
     readiness.set("database", true);
     let outbox = Outbox::start(db.clone(), bus, DirectoryClient::new(presence.clone()), config.hold_publish, tasks);
     note_generation(&db).await?;
-    let (greeter, hellos) = Greeter::new();
+    let (hellos, waiting_hellos) = Together::new();
+    let (memberships, waiting_memberships) = Together::new();
     let app = Arc::new(App {
         db,
         outbox,
@@ -104,13 +111,15 @@ pub async fn start(
         passwords: Passwords::new(),
         committer: Committer::default(),
         cursors: Cursors::default(),
-        greeter,
+        hellos,
+        memberships,
         access_ttl_s: config.access_ttl_s,
         tasks: tasks.clone(),
     });
     app.committer.start(&app, tasks);
     app.cursors.start(&app, tasks);
-    hello::serve(&app, hellos, tasks);
+    waiting_hellos.serve(&app, tasks, hello::read);
+    waiting_memberships.serve(&app, tasks, gateways::memberships);
     last_seen::start(&app, presence, tasks);
     tasks.spawn_until_stop(watch(Arc::clone(&app), readiness));
     Ok(grpc::routes(&app))

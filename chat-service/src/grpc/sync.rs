@@ -28,12 +28,12 @@ impl sync_server::Sync for Sync {
             .map(|held| Ok((RoomId::from_wire(&held.room, "rooms")?, held.rev, held.me_rev)))
             .collect::<Result<Vec<_>>>()?;
         let hello = Hello { actor, generation: call.generation, rooms };
-        Ok(Response::new(self.0.greeter.greet(hello).await?))
+        Ok(Response::new(self.0.hellos.ask(hello).await?))
     }
 
     async fn memberships(&self, request: Request<chat::Actor>) -> Result<Response<chat::MembershipList>, Status> {
         let actor = Actor::from_wire(Some(request.into_inner()))?;
-        Ok(Response::new(gateways::memberships(&self.0, actor.user).await?))
+        Ok(Response::new(self.0.memberships.ask(actor.user).await?))
     }
 
     async fn read_room(&self, request: Request<chat::RoomRequest>) -> Result<Response<chat::ReadRoomReply>, Status> {

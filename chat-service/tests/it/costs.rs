@@ -1,6 +1,7 @@
 //! What a batch costs, counted: publishes to inboxes, look-ups of the directory, round trips to the database.
 
-use parlance_proto::chat::SendItem;
+use futures_util::future;
+use parlance_proto::chat::{self, SendItem};
 use service_kit::{id::BootId, tasks::Tasks};
 
 use crate::{
@@ -39,6 +40,12 @@ mod postgres {
     async fn a_batch_takes_at_most_six_round_trips() {
         let Some(database) = crate::Database::postgres().await else { return };
         super::a_batch_takes_at_most_six_round_trips(database).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hundred_who_connect_at_once_cost_a_few_reads() {
+        let Some(database) = crate::Database::postgres().await else { return };
+        super::a_hundred_who_connect_at_once_cost_a_few_reads(database).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,4 +213,28 @@ async fn a_batch_reads_no_rows_but_its_own(database: Database) {
     let each = usize::try_from(rows).unwrap() / SENDS;
     assert!((1..ROOMS / 2).contains(&each), "{each} rows of rooms and members for each send");
     database.drop().await;
+}
+
+async fn a_hundred_who_connect_at_once_cost_a_few_reads(database: Database) {
+    const AT_ONCE: usize = 100;
+    let tasks = Tasks::new();
+    let (proxy, through) = Proxy::start(&database.url(), &tasks).await;
+    let service = Service::set_up(database, Setup { database_url: Some(through), ..Setup::default() }).await;
+    let [maja] = service.people().await;
+    let room = service.group(&maja, []).await;
+    proxy.take();
+    let asking = (0..AT_ONCE).map(|_| async {
+        let list = service.sync().memberships(maja.actor()).await.unwrap().into_inner();
+        assert_eq!(list.items[0].room, room);
+        let hello = chat::HelloRequest { actor: Some(maja.actor()), ..Default::default() };
+        let reply = service.sync().hello(hello).await.unwrap().into_inner();
+        assert_eq!(reply.rooms.len(), 1);
+    });
+    future::join_all(asking).await;
+    let reads = proxy.take();
+    let trips: usize = reads.iter().map(|read| read.round_trips).sum();
+    assert!(!reads.is_empty(), "the reads are counted");
+    assert!(trips <= AT_ONCE, "{trips} round trips in {} reads for {AT_ONCE} connections", reads.len());
+    service.stop().await;
+    assert!(tasks.shutdown(PATIENCE).await, "the proxy does not stop");
 }
