@@ -31,6 +31,8 @@ use crate::{
 
 /// Sends that may be unanswered at this gateway.
 const MAX_UNANSWERED: usize = 16_384;
+/// Their bytes.
+const MAX_UNANSWERED_BYTES: usize = 64 * 1024 * 1024;
 /// Sends of one message on a stream.
 const TOGETHER: usize = 256;
 /// Messages that wait on a stream.
@@ -59,6 +61,8 @@ struct State {
     rooms: HashMap<RoomId, Lane>,
     /// Which room an unanswered send is for.
     index: HashMap<u64, RoomId>,
+    /// The bytes of the unanswered sends.
+    bytes: usize,
 }
 
 /// A room's unanswered sends, in order, and the replica that has them.
@@ -79,7 +83,13 @@ impl Uplink {
     /// Makes the streams and keeps them.
     pub(crate) fn start(replicas: Vec<Client>, tasks: &Tasks) -> Arc<Self> {
         let (queues, waiting): (Vec<_>, Vec<_>) = replicas.iter().map(|_| mpsc::channel(MAX_UNANSWERED)).unzip();
-        let state = State { next: 0, alive: vec![false; replicas.len()], rooms: HashMap::new(), index: HashMap::new() };
+        let state = State {
+            next: 0,
+            alive: vec![false; replicas.len()],
+            rooms: HashMap::new(),
+            index: HashMap::new(),
+            bytes: 0,
+        };
         let uplink = Arc::new(Self { state: Mutex::new(state), replicas: queues, hasher: RandomState::new() });
         for (number, (client, queue)) in replicas.into_iter().zip(waiting).enumerate() {
             let client = MessagesClient::new(client).max_decoding_message_size(MAX_MESSAGE);
@@ -92,12 +102,14 @@ impl Uplink {
     /// Sends a message for a connection; the answer goes to its queue. Sends of one caller to one room stay in order.
     pub(crate) fn send(&self, conn: &Arc<Conn>, re: u32, send: frame::Send) {
         let mut state = lock(&self.state);
-        if state.index.len() >= MAX_UNANSWERED {
+        let bytes = weight(&send.text, send.meta.as_deref());
+        if state.index.len() >= MAX_UNANSWERED || state.bytes + bytes > MAX_UNANSWERED_BYTES {
             drop(state);
             let fault = Fault::unavailable("too many messages are on their way; send it again");
             return conn.answer(frame::error(re, &fault.retry_after(OVERLOADED_WAIT)));
         }
         state.next += 1;
+        state.bytes += bytes;
         let id = state.next;
         let item = SendItem {
             id,
@@ -239,6 +251,7 @@ impl Uplink {
         if lane.unanswered.is_empty() {
             state.rooms.remove(&room);
         }
+        state.bytes -= weight(&unanswered.item.text, unanswered.item.meta.as_deref());
         Some((unanswered, room))
     }
 
@@ -258,6 +271,11 @@ impl Uplink {
             }
         }
     }
+}
+
+/// What of a send can be large.
+fn weight(text: &str, meta: Option<&str>) -> usize {
+    text.len() + meta.map_or(0, str::len)
 }
 
 async fn hand_over(sends: &mpsc::Sender<Sends>, message: Sends) -> bool {

@@ -179,7 +179,10 @@ async fn first_frame(socket: &mut Socket, limiter: &mut FrameLimiter) -> Option<
                 }
             }
             Received::Pong => {}
-            Received::Goodbye => break Close::Normal,
+            Received::Goodbye(code) => {
+                answer_goodbye(socket, code).await;
+                return None;
+            }
             Received::Gone => return None,
         }
     };
@@ -214,7 +217,7 @@ enum Received {
     /// Something that ends the connection.
     Bad(Close),
     /// The peer says goodbye.
-    Goodbye,
+    Goodbye(Option<u16>),
     /// The peer has gone.
     Gone,
 }
@@ -225,7 +228,7 @@ fn poll_receive(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Received> {
         Some(Ok(Incoming::Binary(_)) | Err(Violation::NotUtf8)) => Received::Bad(Close::NotAFrame),
         Some(Ok(Incoming::Ping(payload))) => Received::Ping(payload),
         Some(Ok(Incoming::Pong)) => Received::Pong,
-        Some(Ok(Incoming::Close)) => Received::Goodbye,
+        Some(Ok(Incoming::Close(code))) => Received::Goodbye(code),
         Some(Err(Violation::TooLarge)) => Received::Bad(Close::FrameTooLarge),
         Some(Err(Violation::Protocol)) => Received::Bad(Close::ProtocolError),
         None => Received::Gone,
@@ -259,7 +262,10 @@ async fn serve(
                 Received::Ping(payload) => conn.push(Frame::pong(&payload)),
                 Received::Pong => {}
                 Received::Bad(close) => conn.close(close),
-                Received::Goodbye => return (Close::Normal, true),
+                Received::Goodbye(code) => {
+                    Box::pin(answer_goodbye(socket, code)).await;
+                    return (Close::Normal, false);
+                }
                 Received::Gone => return (Close::Away, false),
             }
         }
@@ -311,16 +317,21 @@ async fn send(socket: &Socket, frame: Frame) -> io::Result<()> {
     timeout(WRITE, socket.write(&mut Unwritten::new(vec![frame]))).await.unwrap_or(Ok(()))
 }
 
+/// Answers the peer's goodbye; the connection ends with it.
+async fn answer_goodbye(socket: &Socket, code: Option<u16>) {
+    // The peer may not read any more.
+    let _ = timeout(GOODBYE, socket.write(&mut Unwritten::new(vec![Frame::close_answer(code)]))).await;
+}
+
 /// Closes a socket: says why, then reads until the peer has answered, so that the reason is not lost with a reset.
 async fn goodbye(socket: &mut Socket, close: Close) {
     let mut saying = Unwritten::new(vec![Frame::close(close.code(), &close.reason())]);
-    if !matches!(timeout(GOODBYE, socket.write(&mut saying)).await, Ok(Ok(()))) || close == Close::Normal {
-        // The peer has said goodbye itself, and waits for the end.
+    if !matches!(timeout(GOODBYE, socket.write(&mut saying)).await, Ok(Ok(()))) {
         return;
     }
     let answered = async {
         while let Some(next) = socket.next().await {
-            if next == Ok(Incoming::Close) {
+            if matches!(next, Ok(Incoming::Close(_))) {
                 break;
             }
         }

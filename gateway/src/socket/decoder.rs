@@ -17,8 +17,8 @@ pub enum Incoming {
     Ping(Vec<u8>),
     /// A pong.
     Pong,
-    /// The peer says goodbye: to be answered with a close.
-    Close,
+    /// The peer says goodbye, perhaps with a code: to be answered with a close of the same.
+    Close(Option<u16>),
 }
 
 /// What a client may not send.
@@ -108,7 +108,10 @@ impl Decoder {
                 Opcode::Ping => return Ok(Some(Incoming::Ping(payload))),
                 Opcode::Pong => return Ok(Some(Incoming::Pong)),
                 Opcode::Close if payload.len() == 1 => return Err(Violation::Protocol),
-                Opcode::Close => return Ok(Some(Incoming::Close)),
+                Opcode::Close => {
+                    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    return Ok(Some(Incoming::Close(code)));
+                }
                 Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                     if let Some((opcode, whole)) = self.assemble(header, payload)? {
                         return message(opcode, whole).map(Some);

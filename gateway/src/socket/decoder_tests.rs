@@ -53,7 +53,8 @@ fn messages_come_out_whole_however_they_are_cut() {
         frame(0x82, &[0xff; 300]),
         frame(0x8a, b""),
         frame(0x81, "größer".as_bytes()),
-        frame(0x88, &1_000_u16.to_be_bytes()),
+        frame(0x88, &[]),
+        frame(0x88, b"\x0f\xa7bye"),
     ]
     .concat();
     let expected = [
@@ -63,7 +64,8 @@ fn messages_come_out_whole_however_they_are_cut() {
         Ok(Incoming::Binary(vec![0xff; 300])),
         Ok(Incoming::Pong),
         text("größer"),
-        Ok(Incoming::Close),
+        Ok(Incoming::Close(None)),
+        Ok(Incoming::Close(Some(4_007))),
     ];
     for step in [1, 2, 3, 7, 100, bytes.len()] {
         assert_eq!(understood(&bytes, step), expected, "{step} bytes at a time");

@@ -55,6 +55,15 @@ impl Frame {
         Self::control(CLOSE, &[&code.to_be_bytes(), &reason.as_bytes()[..end]])
     }
 
+    /// The answer to a close: the same code, when it is one that may be sent (RFC 6455 §7.4), else none.
+    #[must_use]
+    pub fn close_answer(code: Option<u16>) -> Self {
+        match code {
+            Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999)) => Self::close(code, ""),
+            _ => Self::control(CLOSE, &[]),
+        }
+    }
+
     /// The frame as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

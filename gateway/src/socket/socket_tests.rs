@@ -22,6 +22,8 @@ fn frames_have_the_shortest_header_that_holds_their_length() {
         assert_eq!(frame.as_bytes()[0], 0x81);
     }
     assert_eq!(Frame::close(1012, "500").as_bytes(), b"\x88\x05\x03\xf4500");
+    assert_eq!(Frame::close_answer(Some(4_007)).as_bytes(), b"\x88\x02\x0f\xa7");
+    assert_eq!(Frame::close_answer(Some(1_005)).as_bytes(), b"\x88\0");
     assert_eq!(Frame::ping().as_bytes(), b"\x89\0");
     // A reason is cut between two characters.
     assert_eq!(Frame::close(1000, &"ö".repeat(100)).payload().len(), 2 + 122);

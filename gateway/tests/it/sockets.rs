@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 
 use crate::stage::{
     Stage,
@@ -87,6 +87,17 @@ async fn frames_that_are_too_large_end_their_connection_alone() {
     assert!(code == 1009 || code == 1006, "{code}");
     stage.publish([of_room(stage.chat.message(room))]);
     assert_eq!(stage.told(&mut here).await, ["message 11"]);
+}
+
+#[tokio::test]
+async fn a_goodbye_is_answered_with_its_own_code() {
+    let stage = Stage::set().await;
+    let mut early = Socket::open(stage.address).await;
+    let mut late = stage.enters(Person::new()).await;
+    for socket in [&mut early, &mut late] {
+        socket.write(Message::Close(Some(CloseFrame { code: 4_007.into(), reason: "bye".into() }))).await;
+        assert_eq!(socket.closed().await.0, 4_007);
+    }
 }
 
 #[tokio::test]
