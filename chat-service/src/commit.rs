@@ -36,6 +36,13 @@ pub(crate) struct Item {
     pub(crate) reply: Reply,
 }
 
+impl Item {
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text.len() + self.meta.as_ref().map_or(0, String::len)
+    }
+}
+
 /// Where the answer goes.
 #[derive(Debug)]
 pub(crate) enum Reply {

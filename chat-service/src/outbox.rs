@@ -26,7 +26,7 @@ use service_kit::{
     tasks::Tasks,
     telemetry,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::error::Result;
@@ -39,6 +39,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const SWEEP_ROWS: i64 = 64;
 /// Announcements that wait to be published; more stay in their rows for the sweeper.
 const WAITING: usize = 4_096;
+/// Their bytes, in KiB.
+const WAITING_KIB: usize = 32 * 1024;
 /// Announcements that are published together.
 const TOGETHER: usize = 64;
 /// Groups of announcements whose confirms are outstanding.
@@ -121,11 +123,19 @@ struct Inner {
     db: Db,
     bus: Bus,
     directory: DirectoryClient<Client>,
-    waiting: mpsc::Sender<Batch>,
+    waiting: mpsc::Sender<Waiting>,
+    /// One permit for each KiB that may wait.
+    room: Arc<Semaphore>,
     /// Rows that are published and may go. A plain lock, held for a push or a take.
     published: Mutex<Vec<Uuid>>,
     /// While this file exists nothing is published: tests stop here between commit and publish.
     hold: Option<PathBuf>,
+}
+
+/// An announcement on its way to the publisher.
+struct Waiting {
+    batch: Batch,
+    room: OwnedSemaphorePermit,
 }
 
 impl Outbox {
@@ -139,7 +149,8 @@ impl Outbox {
         tasks: &Tasks,
     ) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
-        let outbox = Self(Arc::new(Inner { db, bus, directory, waiting, published: Mutex::default(), hold }));
+        let room = Arc::new(Semaphore::new(WAITING_KIB));
+        let outbox = Self(Arc::new(Inner { db, bus, directory, waiting, room, published: Mutex::default(), hold }));
         tasks.spawn_until_stop(outbox.clone().publish_all(queue));
         tasks.spawn_until_stop(outbox.clone().sweep_all());
         outbox
@@ -158,7 +169,7 @@ impl Outbox {
     /// Publishes what a committed transaction has stored, in the order of the calls. Does not wait: what cannot be
     /// taken now stays in its row.
     pub(crate) fn publish(&self, stored: Stored) {
-        if self.0.waiting.try_send(stored.batch).is_err() {
+        if !self.queue(stored.batch) {
             metrics::counter!("outbox_left_to_sweeper_total").increment(1);
         }
     }
@@ -169,9 +180,15 @@ impl Outbox {
             return;
         }
         let batch = Batch { id: Bytes::new(), events: announcement.events, traceparent: String::new() };
-        if self.0.waiting.try_send(batch).is_err() {
+        if !self.queue(batch) {
             metrics::counter!("outbox_dropped_total").increment(1);
         }
+    }
+
+    /// Queues it for the publisher, when there is room for it.
+    fn queue(&self, batch: Batch) -> bool {
+        let room = Arc::clone(&self.0.room).try_acquire_many_owned(kib(&batch));
+        room.is_ok_and(|room| self.0.waiting.try_send(Waiting { batch, room }).is_ok())
     }
 
     /// Rows that are published and may be deleted; give them back with [`Outbox::give_back`] when that fails.
@@ -185,14 +202,18 @@ impl Outbox {
         self.0.published.lock().unwrap_or_else(PoisonError::into_inner).append(&mut rows);
     }
 
-    async fn publish_all(self, mut queue: mpsc::Receiver<Batch>) {
+    async fn publish_all(self, mut queue: mpsc::Receiver<Waiting>) {
         let unconfirmed = Arc::new(Semaphore::new(UNCONFIRMED));
-        let mut batches = Vec::with_capacity(TOGETHER);
+        let mut waiting = Vec::with_capacity(TOGETHER);
         let confirms = Tasks::new();
-        while queue.recv_many(&mut batches, TOGETHER).await > 0 {
+        while queue.recv_many(&mut waiting, TOGETHER).await > 0 {
             self.hold().await;
             let Ok(permit) = Arc::clone(&unconfirmed).acquire_owned().await else { return };
-            let confirmed = self.publish_together(std::mem::take(&mut batches)).await;
+            let (batches, rooms): (Vec<Batch>, Vec<_>) =
+                waiting.drain(..).map(|waiting| (waiting.batch, waiting.room)).unzip();
+            let confirmed = self.publish_together(batches).await;
+            // From here on the bus bounds what is on its way.
+            drop(rooms);
             let outbox = self.clone();
             confirms.spawn(async move {
                 let rows = confirmed.await;
@@ -317,7 +338,10 @@ impl Outbox {
             metrics::counter!("outbox_swept_total").increment(1);
             match Batch::decode(encoded.as_slice()) {
                 Ok(batch) => {
-                    if self.0.waiting.send(batch).await.is_err() {
+                    let Ok(room) = Arc::clone(&self.0.room).acquire_many_owned(kib(&batch)).await else {
+                        return Ok(0);
+                    };
+                    if self.0.waiting.send(Waiting { batch, room }).await.is_err() {
                         return Ok(0);
                     }
                 }
@@ -372,6 +396,12 @@ pub(crate) async fn delete(tx: &mut Tx, rows: &[Uuid]) -> sqlx::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a batch weighs, rounded up. One that is larger than all that may wait, waits alone.
+fn kib(batch: &Batch) -> u32 {
+    let bytes: usize = batch.events.iter().map(|event| event.event.len() + event.topic.len()).sum();
+    u32::try_from((bytes / 1024 + 1).min(WAITING_KIB)).unwrap_or(u32::MAX)
 }
 
 fn row_id(batch: &Batch) -> Uuid {

@@ -16,6 +16,8 @@ use crate::App;
 pub(super) const MAX_BATCH: usize = 512;
 /// Most messages that wait; a client that sends more is asked to try again.
 const MAX_WAITING: usize = 32_768;
+/// Their bytes.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// What such a client is asked to wait.
 const OVERLOADED_WAIT: Duration = Duration::from_millis(500);
 /// Misses in a row after which a room gets a transaction of its own that waits for the lock.
@@ -57,6 +59,8 @@ struct Queues {
     /// How often in a row a room's lock was somebody else's.
     misses: HashMap<RoomId, u8>,
     waiting: usize,
+    /// The bytes of those that wait.
+    bytes: usize,
     /// Transactions that wait for a lock.
     waiters: usize,
 }
@@ -97,13 +101,14 @@ impl Committer {
     /// Queues a message behind those of its room. The answer goes to its `reply`, a refusal for overload at once.
     pub(crate) fn push(&self, item: Item) {
         let mut queues = self.lock();
-        if queues.waiting >= MAX_WAITING {
+        if queues.waiting >= MAX_WAITING || queues.bytes + item.bytes() > MAX_WAITING_BYTES {
             drop(queues);
             let fault = Fault::unavailable("too many messages wait to be stored; send it again");
             item.reply.send(Err(fault.retry_after(OVERLOADED_WAIT)));
             return;
         }
         queues.waiting += 1;
+        queues.bytes += item.bytes();
         if queues.waiting == MANY {
             self.0.many.notify_one();
         }
@@ -159,6 +164,7 @@ impl Committer {
             batch.rooms.push(room);
         }
         queues.waiting -= batch.items.len();
+        queues.bytes -= batch.items.iter().map(Item::bytes).sum::<usize>();
         if !queues.ready.is_empty() {
             self.0.wake.notify_one();
         }
@@ -169,6 +175,7 @@ impl Committer {
     pub(super) fn put_back(&self, room: RoomId, items: Vec<Item>) -> Missed {
         let mut queues = self.lock();
         queues.waiting += items.len();
+        queues.bytes += items.iter().map(Item::bytes).sum::<usize>();
         let queue = queues.rooms.entry(room).or_default();
         for item in items.into_iter().rev() {
             queue.push_front(item);
@@ -198,6 +205,7 @@ impl Committer {
             queues.rooms.remove(&room);
         }
         queues.waiting -= items.len();
+        queues.bytes -= items.iter().map(Item::bytes).sum::<usize>();
         items
     }
 
