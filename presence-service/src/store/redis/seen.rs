@@ -25,6 +25,10 @@ impl Redis {
                     args.arg(at).arg(user.0.as_bytes());
                 }
             });
+            // With nobody to take them they stay no longer than what they point at.
+            batch.command("pexpire", |args| {
+                args.arg(&self.keys.unstored).arg(millis(self.timing.keep));
+            });
         }
     }
 
