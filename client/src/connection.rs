@@ -15,11 +15,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::close::Close;
 use crate::error::{Error, Refusal};
 use crate::event::Event;
-use crate::frame;
+use crate::frame::{self, Format};
 use crate::task::Task;
 use crate::wire::Welcome;
 
@@ -45,6 +46,7 @@ struct Shared {
     requests: mpsc::Sender<io::Request>,
     closed: watch::Receiver<Option<Close>>,
     next_id: AtomicU32,
+    format: Format,
     _io: Task,
 }
 
@@ -64,7 +66,7 @@ impl Events {
 impl Connection {
     /// Opens a socket at this base URL (`http:` or `https:`) and says `hello`.
     pub async fn open(base: &str, hello: &Hello) -> Result<(Self, Welcome, Events), Error> {
-        let opening = io::dial(base, hello.origin.as_deref());
+        let opening = io::dial(base, hello.format, hello.origin.as_deref());
         let socket =
             tokio::time::timeout(OPEN_DEADLINE, opening).await.map_err(|_| Error::Deadline("the handshake"))??;
 
@@ -72,7 +74,7 @@ impl Connection {
         let (event_sender, events) = mpsc::channel(EVENTS_BOUND);
         let (close_sender, closed) = watch::channel(None);
         let io = Task::spawn(io::run(socket, to_write, event_sender, close_sender));
-        let shared = Shared { requests, closed, next_id: AtomicU32::new(1), _io: io };
+        let shared = Shared { requests, closed, next_id: AtomicU32::new(1), format: hello.format, _io: io };
         let connection = Self { shared: Arc::new(shared) };
 
         match connection.call::<Welcome>("hello", hello.body()).await {
@@ -96,8 +98,9 @@ impl Connection {
         if id == LAST_ID {
             return Err(Error::Busy);
         }
+        let frame = frame::encode(self.shared.format, id, verb, body)?;
         let (answer, outcome) = oneshot::channel::<Result<Value, Refusal>>();
-        let request = io::Request { id, text: frame::encode(id, verb, body), answer };
+        let request = io::Request { id, frame, answer };
         self.shared.requests.try_send(request).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::Closed(self.how_closed()),
@@ -137,7 +140,7 @@ impl Connection {
     /// Says good-bye with 1000 and waits for the other side's close frame.
     pub async fn close(self) -> Close {
         let (answer, _) = oneshot::channel();
-        let bye = io::Request { id: io::BYE, text: String::new(), answer };
+        let bye = io::Request { id: io::BYE, frame: Message::text(""), answer };
         // When the queue is full or gone the socket goes without a good-bye, which the server takes as well.
         let _ = self.shared.requests.try_send(bye);
         self.closed().await

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio_tungstenite::tungstenite;
 use uuid::Uuid;
 
 use crate::error::{Error, Refusal};
 use crate::event::Event;
 use crate::id::{FileId, MessageId, RoomId};
+use crate::proto;
 use crate::wire::{AtMs, Mention, Message, Presence, Rev, Seq};
 
 /// A message before it is sent. Sending the same draft again is safe: its `client_id` stays.
@@ -113,18 +115,54 @@ pub enum Frame {
     Event(Event),
 }
 
-/// Writes `{"id":…,"<verb>":{…}}`.
-pub fn encode(id: u32, verb: &str, body: Value) -> String {
-    let mut frame = Map::new();
-    frame.insert("id".into(), id.into());
-    frame.insert(verb.into(), body);
-    Value::Object(frame).to_string()
+/// What frames are written in: the sub-protocol that a connection asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `parlance.v1.json`: JSON in text frames.
+    #[default]
+    Json,
+    /// `parlance.v1.proto`: protobuf in binary frames, smaller on the wire.
+    Proto,
 }
 
-/// Takes a server's frame apart.
+impl Format {
+    /// The name of the sub-protocol.
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Json => "parlance.v1.json",
+            Self::Proto => "parlance.v1.proto",
+        }
+    }
+}
+
+/// Writes `{"id":…,"<verb>":{…}}`, or the same in protobuf.
+pub(crate) fn encode(format: Format, id: u32, verb: &str, body: Value) -> Result<tungstenite::Message, Error> {
+    Ok(match format {
+        Format::Json => {
+            let mut frame = Map::new();
+            frame.insert("id".into(), id.into());
+            frame.insert(verb.into(), body);
+            tungstenite::Message::text(Value::Object(frame).to_string())
+        }
+        Format::Proto => {
+            let bytes = proto::encode(id, verb, &body).map_err(|why| Error::Malformed(format!("{verb}: {why}")))?;
+            tungstenite::Message::binary(bytes)
+        }
+    })
+}
+
+/// Takes a server's text frame apart.
 pub fn decode(text: &str) -> Result<Frame, Error> {
-    let malformed = |why: &str| Error::Malformed(format!("{why} in a frame of {} bytes", text.len()));
-    let mut frame: Map<String, Value> = serde_json::from_str(text).map_err(|e| malformed(&e.to_string()))?;
+    take_apart(serde_json::from_str(text).map_err(|e| Error::Malformed(e.to_string()))?)
+}
+
+/// Takes a server's binary frame apart.
+pub fn decode_binary(bytes: &[u8]) -> Result<Frame, Error> {
+    take_apart(proto::decode(bytes).map_err(Error::Malformed)?)
+}
+
+fn take_apart(mut frame: Map<String, Value>) -> Result<Frame, Error> {
+    let malformed = |why: &str| Error::Malformed(why.to_owned());
     if let Some(event) = frame.remove("event") {
         let Value::Object(event) = event else { return Err(malformed("`event` is no object")) };
         let (kind, body) = event.into_iter().next().ok_or_else(|| malformed("`event` is empty"))?;

@@ -14,7 +14,7 @@ use crate::close::Close;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::event::Event;
-use crate::frame::{Draft, Sent};
+use crate::frame::{Draft, Format, Sent};
 use crate::id::RoomId;
 use crate::outbox::Pending;
 use crate::task::Task;
@@ -44,6 +44,8 @@ pub struct Options {
     pub device: Option<String>,
     /// False keeps this session from making its user online.
     pub presence: bool,
+    /// What its frames are written in.
+    pub format: Format,
 }
 
 /// What a session tells the application, in order.

@@ -118,7 +118,7 @@ impl OwnCluster {
         let mut cluster = Self { xtask, dir, child, ready: ready_line, stack: None, said, paused: Mutex::default() };
         let line = ready.recv_timeout(STARTING).expect("xtask says `ready` in time");
         cluster.ready = line.parse().expect("the ready line");
-        cluster.stack = Some(Stack::of_cluster(&cluster.ready));
+        cluster.stack = Some(Stack::of_cluster(&cluster.ready).speaking_in_turn());
         Some(cluster)
     }
 

@@ -80,6 +80,7 @@ impl Person {
 
     /// A device with a `hello` of one's own making.
     pub async fn says_hello(&self, gateway: usize, hello: Hello) -> Device {
+        let hello = Hello { format: self.stack.format(), ..hello };
         let opening = Connection::open(self.stack.gateway(gateway), &hello);
         let opened = within("welcome", opening).await;
         let (connection, welcome, events) = opened.unwrap_or_else(|e| panic!("{} connects: {e}", self.username));
@@ -90,7 +91,8 @@ impl Person {
     pub fn stays_on(&self, gateways: &[usize]) -> (Session, Updates) {
         let urls = gateways.iter().map(|gateway| self.stack.gateway(*gateway).to_owned()).collect();
         let tokens = self.login.tokens.clone();
-        Session::start(Options { urls, spread: false, api: self.api.clone(), tokens, device: None, presence: true })
+        let (api, format) = (self.api.clone(), self.stack.format());
+        Session::start(Options { urls, spread: false, api, tokens, device: None, presence: true, format })
     }
 
     /// The direct room with somebody.

@@ -1,6 +1,7 @@
 //! A WebSocket without manners, for frames that the client library would never write.
 
 use futures_util::{SinkExt, StreamExt};
+use parlance_client::{Format, proto};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -19,7 +20,7 @@ pub struct Raw {
 /// What came from the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
-    /// A text frame.
+    /// A frame, as the JSON that it is or would have been.
     Frame(Value),
     /// The end: the code and reason, or 1006 without a close frame.
     Closed(u16, String),
@@ -44,13 +45,11 @@ impl Raw {
         }
     }
 
-    /// A socket that has said a good `hello`.
-    pub async fn welcomed(base: &str, token: &str) -> Self {
-        let mut raw = Self::opens(base, &[]).await.expect("a handshake");
-        raw.writes(json!({ "id": 1, "hello": { "token": token } })).await;
-        let welcome = raw.answer(1).await;
+    /// Says a good `hello`.
+    pub async fn is_welcomed(&mut self, token: &str) {
+        self.writes(json!({ "id": 1, "hello": { "token": token } })).await;
+        let welcome = self.answer(1).await;
         assert!(welcome.get("welcome").is_some(), "{welcome}");
-        raw
     }
 
     /// The sub-protocol that the server chose.
@@ -58,9 +57,21 @@ impl Raw {
         self.protocol.as_deref()
     }
 
-    /// Writes a frame.
+    /// Writes a frame in the format of the sub-protocol.
     pub async fn writes(&mut self, frame: Value) {
-        self.writes_text(&frame.to_string()).await;
+        match self.format() {
+            Format::Json => self.writes_text(&frame.to_string()).await,
+            Format::Proto => self.writes_binary(&binary(&frame).expect("a binary form")).await,
+        }
+    }
+
+    /// Whether a frame can be written at all: what has another type than the contract says has no binary form.
+    pub fn can_write(&self, frame: &Value) -> bool {
+        self.format() == Format::Json || binary(frame).is_some()
+    }
+
+    fn format(&self) -> Format {
+        if self.protocol() == Some(Format::Proto.protocol()) { Format::Proto } else { Format::Json }
     }
 
     /// Writes a text frame as it stands.
@@ -86,6 +97,9 @@ impl Raw {
                     return Heard::Frame(
                         serde_json::from_str(&text).unwrap_or_else(|e| panic!("`{text}` is no JSON: {e}")),
                     );
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    return Heard::Frame(Value::Object(proto::decode(&bytes).expect("a binary frame")));
                 }
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Heard::Closed(frame.code.into(), frame.reason.to_string());
@@ -123,4 +137,22 @@ impl Raw {
             }
         }
     }
+}
+
+/// `{"id":…,"<verb>":{…},…}` in protobuf, in which frames one after the other are one frame. A verb that nobody knows becomes
+/// a field that nobody knows.
+fn binary(frame: &Value) -> Option<Vec<u8>> {
+    const UNKNOWN: [u8; 3] = [0xa2, 0x06, 0x00];
+    let frame = frame.as_object()?;
+    let id = u32::try_from(frame.get("id")?.as_u64()?).ok()?;
+    let mut bytes = vec![0x08];
+    prost::encode_length_delimiter(id.try_into().ok()?, &mut bytes).ok()?;
+    for (verb, body) in frame.iter().filter(|(name, _)| *name != "id") {
+        match proto::encode(0, verb, body) {
+            Ok(verb) => bytes.extend(verb),
+            Err(why) if why.ends_with("is no verb") => bytes.extend(UNKNOWN),
+            Err(_) => return None,
+        }
+    }
+    Some(bytes)
 }

@@ -14,7 +14,7 @@ use service_kit::{
 
 use crate::{
     conn::{Conn, Early, Newest},
-    frame::{self, Close, Hello},
+    frame::{self, Close, Event, Hello, Re, Written},
     hub::lock,
     life::Life,
     repair,
@@ -48,7 +48,7 @@ pub(crate) fn actor(conn: &Conn) -> chat::Actor {
 ///
 /// # Errors
 /// `unauthenticated` when the session was revoked; `unavailable` when the services cannot be asked.
-pub(crate) async fn greet(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, hello: &Hello) -> Result<(), Fault> {
+pub(crate) async fn greet(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, hello: &Hello) -> Result<(), Fault> {
     if let Some(oldest) = life.hub.add(conn, life.shared.most_connections) {
         oldest.close(Close::TooManyConnections);
     }
@@ -102,7 +102,7 @@ async fn hold_all(life: &Life, conn: &Arc<Conn>, rooms: impl IntoIterator<Item =
 }
 
 /// Writes `welcome`, then everything that was held above it.
-fn begin(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, hello: &Hello, reply: &HelloReply, seen: &HashMap<RoomId, Seen>) {
+fn begin(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, hello: &Hello, reply: &HelloReply, seen: &HashMap<RoomId, Seen>) {
     for room in life.hub.rooms_of(conn.user).into_iter().filter(|room| !seen.contains_key(room)) {
         // Attached for a membership that the read has not found any more.
         if let Some(room) = life.hub.find(room) {
@@ -168,9 +168,9 @@ pub(crate) async fn join(life: &Arc<Life>, user: UserId, room: RoomId) {
         };
         conns.retain(|conn| life.hub.has(conn));
         if conns.iter().all(|conn| lock(&shared).covers(conn, seen.rev)) {
-            let frame = frame::event::joined(view);
+            let joined = Written::new(Event::Joined(view));
             for conn in &conns {
-                conn.push(frame.clone());
+                conn.push(joined.get(conn.format).clone());
                 let after = lock(&shared).release(conn, seen.rev, seen.visible_from_seq);
                 life.follow_up(room, after);
             }

@@ -13,7 +13,10 @@ use futures_util::task::AtomicWaker;
 use service_kit::id::{RoomId, SessionId, UserId};
 use uuid::Uuid;
 
-use crate::{frame::Close, socket::Frame};
+use crate::{
+    frame::{Close, Format},
+    socket::Frame,
+};
 
 /// Frames that may wait for a slow client.
 const MAX_FRAMES: usize = 4_096;
@@ -44,6 +47,8 @@ pub(crate) struct Conn {
     pub(crate) id: Uuid,
     pub(crate) user: UserId,
     pub(crate) session: SessionId,
+    /// What its frames are written in.
+    pub(crate) format: Format,
     /// Whether it makes its user online.
     pub(crate) presence: bool,
     /// When the token expires, seconds since the epoch.
@@ -122,6 +127,7 @@ impl Conn {
         number: u64,
         user: UserId,
         session: SessionId,
+        format: Format,
         presence: bool,
         expires_at: i64,
         now: i64,
@@ -131,6 +137,7 @@ impl Conn {
             id: Uuid::now_v7(),
             user,
             session,
+            format,
             presence,
             expires_at: AtomicI64::new(expires_at),
             heard_at: AtomicI64::new(now),
@@ -173,10 +180,10 @@ impl Conn {
         self.push(frame);
     }
 
-    /// Queues a frame that nobody misses.
-    pub(crate) fn push_droppable(&self, frame: Frame) {
+    /// Queues a frame that nobody misses, which is not even written for a client that is behind.
+    pub(crate) fn push_droppable(&self, frame: impl FnOnce() -> Frame) {
         if self.lock().frames.len() < PRESSED {
-            self.push(frame);
+            self.push(frame());
         }
     }
 
@@ -319,7 +326,7 @@ mod tests {
     use super::*;
 
     fn conn() -> Conn {
-        Conn::new(1, UserId::generate(), SessionId::generate(), true, 0, 0)
+        Conn::new(1, UserId::generate(), SessionId::generate(), Format::Json, true, 0, 0)
     }
 
     fn frame(text: &str) -> Frame {
@@ -367,7 +374,7 @@ mod tests {
         let user = UserId::generate();
         conn.push_newest(Newest::Presence(user), frame("old"));
         conn.push_newest(Newest::Presence(user), frame("new"));
-        conn.push_droppable(frame("typing"));
+        conn.push_droppable(|| frame("typing"));
         let frames = conn.take().frames;
         assert_eq!(frames.len(), PRESSED + 1);
         assert_eq!(frames.last(), Some(&frame("new")));

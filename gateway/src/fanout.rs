@@ -13,7 +13,7 @@ use service_kit::{
 use crate::{
     attach,
     conn::{Early, Newest, Wakes},
-    frame::{self, Close},
+    frame::{self, Close, Written},
     hub::lock,
     life::Life,
     repair,
@@ -76,12 +76,12 @@ fn deliver(life: &Arc<Life>, kind: event::event::Kind, wakes: &mut Wakes) {
         }
         Kind::Receipt(receipt) => {
             if let Some((_, room)) = find(life, &receipt.room) {
-                lock(&room).droppable(&frame::event::receipt(&receipt), None);
+                lock(&room).droppable(frame::Event::Receipt(&receipt), None);
             }
         }
         Kind::Typing(typing) => {
             if let (Some((id, room)), Ok(user)) = (find(life, &typing.room), UserId::from_wire(&typing.user, "user")) {
-                lock(&room).droppable(&frame::event::typing(id, user, typing.on), Some(user));
+                lock(&room).droppable(frame::Event::Typing { room: id, user, on: typing.on }, Some(user));
             }
         }
         Kind::Privacy(privacy) => {
@@ -111,8 +111,9 @@ fn own_affairs(life: &Arc<Life>, user: UserId, event: UserEvent) {
     }
     if let user_event::Kind::Me(changed) = &kind {
         let (Ok(room), Some(me)) = (RoomId::from_wire(&changed.room, "room"), &changed.me) else { return };
-        let frame = frame::event::me(room, me);
+        let written = Written::new(frame::Event::Me { room, me });
         for conn in conns {
+            let frame = written.get(conn.format);
             if !conn.keep_early(Early::Me(room, me.rev, frame.clone())) {
                 conn.push_newest(Newest::Me(room), frame.clone());
             }

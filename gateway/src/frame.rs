@@ -1,12 +1,13 @@
-//! The JSON of the WebSocket, both ways, and the public error and close codes: nothing else in the gateway knows them.
-//! The contract is docs/protocol.md, "WebSocket".
+//! The frames of the WebSocket, both ways and in both formats, and the public error and close codes: nothing else in the
+//! gateway knows them. The contract is docs/protocol.md, "WebSocket".
 
 pub mod answer;
 mod close;
 mod code;
-pub mod event;
+mod event;
 pub mod fields;
 mod parse;
+mod parse_proto;
 mod write;
 
 pub use answer::{
@@ -15,7 +16,9 @@ pub use answer::{
 };
 pub use close::Close;
 pub use code::Code;
+pub use event::{Event, Written};
 pub use parse::parse;
+pub use parse_proto::parse as parse_proto;
 // REST bodies and queries have the same parts.
 pub(crate) use parse::{
     MAX_PAGE, MAX_WATCHED, changes_after as read_changes, emoji_fits, held_rooms as read_held_rooms,
@@ -32,22 +35,54 @@ pub const MAX_FRAME: usize = 64 * 1024;
 /// How often the server pings; a peer silent for two of these is closed.
 pub const HEARTBEAT_MS: u64 = 25_000;
 
-/// What a text frame of a client was.
+/// What the frames of a connection are written in, by its sub-protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `parlance.v1.json`: JSON in text frames.
+    Json,
+    /// `parlance.v1.proto`: protobuf in binary frames, by proto/client.proto.
+    Proto,
+}
+
+impl Format {
+    /// The format of a sub-protocol.
+    #[must_use]
+    pub fn of(protocol: &str) -> Option<Self> {
+        match protocol {
+            "parlance.v1.json" => Some(Self::Json),
+            "parlance.v1.proto" => Some(Self::Proto),
+            _ => None,
+        }
+    }
+}
+
+/// What an answer answers: the number of a client's frame, and how it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Re {
+    /// From 1, the client's own choice.
+    pub id: u32,
+    /// Of the connection.
+    pub format: Format,
+}
+
+/// What a frame of a client was.
 #[derive(Clone, Debug)]
 pub enum Parsed {
-    /// Not JSON, not an object, or without a valid `id`: close 4000.
+    /// Not of the format, or without a valid `id`: close 4000.
     NotAFrame,
     /// A frame that cannot be done as it stands; the connection stays.
     Refused {
         /// To answer it.
-        id: u32,
+        re: Re,
         /// `bad_request`, naming the field.
         fault: Fault,
+        /// Whether it was a `hello`.
+        hello: bool,
     },
     /// A frame in good form.
     Frame {
         /// To answer it.
-        id: u32,
+        re: Re,
         /// What is asked.
         verb: Verb,
     },

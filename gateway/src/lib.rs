@@ -16,6 +16,7 @@ pub mod json;
 mod life;
 pub mod limit;
 mod presence;
+mod public;
 mod repair;
 pub mod services;
 pub mod socket;
@@ -43,7 +44,7 @@ use service_kit::{
 use tokio::net::TcpListener;
 
 use crate::{
-    frame::Close,
+    frame::{Close, Event},
     http::Edge,
     life::{Life, Shared},
     limit::{FORGET_EVERY, Limits},
@@ -239,7 +240,7 @@ async fn leave(door: &Door, grace: Duration) {
     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     for (place, conn) in conns.iter().enumerate() {
         let place = u64::try_from(place).unwrap_or_default();
-        conn.push(frame::event::going_away(window_ms * place / count.max(1)));
+        conn.push(Event::GoingAway(window_ms * place / count.max(1)).write(conn.format));
     }
     if !conns.is_empty() {
         tracing::info!(connections = count, window_ms, "asked the clients to move");

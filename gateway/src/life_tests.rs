@@ -5,12 +5,13 @@ use prost::Message as _;
 use service_kit::{id::SessionId, rpc};
 
 use super::*;
+use crate::frame::Format;
 use crate::socket::Frame;
 
 const NOW: i64 = 1_000_000_000;
 
 fn conn(number: u64) -> Conn {
-    Conn::new(number, UserId::generate(), SessionId::generate(), true, NOW / 1000 + 600, NOW)
+    Conn::new(number, UserId::generate(), SessionId::generate(), Format::Json, true, NOW / 1000 + 600, NOW)
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tonic::Status;
 use crate::{
     attach::actor,
     conn::Conn,
-    frame::{self, State},
+    frame::{self, Re, State},
     life::Life,
     services::Services,
     socket::Frame,
@@ -66,7 +66,7 @@ pub(crate) async fn states(services: &Services, users: &[Watchable]) -> Result<V
 pub(crate) async fn watch(
     life: &Life,
     conn: &Arc<Conn>,
-    re: u32,
+    re: Re,
     add: &[UserId],
     remove: &[UserId],
 ) -> Result<Frame, Fault> {

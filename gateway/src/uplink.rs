@@ -24,7 +24,7 @@ use tonic::Code;
 
 use crate::{
     conn::{Conn, Wakes},
-    frame,
+    frame::{self, Re},
     hub::lock,
     socket::Frame,
 };
@@ -74,7 +74,7 @@ struct Lane {
 struct Unanswered {
     item: SendItem,
     conn: Arc<Conn>,
-    re: u32,
+    re: Re,
     client_id: ClientId,
     since: Instant,
 }
@@ -100,7 +100,7 @@ impl Uplink {
     }
 
     /// Sends a message for a connection; the answer goes to its queue. Sends of one caller to one room stay in order.
-    pub(crate) fn send(&self, conn: &Arc<Conn>, re: u32, send: frame::Send) {
+    pub(crate) fn send(&self, conn: &Arc<Conn>, re: Re, send: frame::Send) {
         let mut state = lock(&self.state);
         let bytes = weight(&send.text, send.meta.as_deref());
         if state.index.len() >= MAX_UNANSWERED || state.bytes + bytes > MAX_UNANSWERED_BYTES {

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use crate::{
     attach::actor,
     conn::Conn,
-    frame::{self, Code, History, Verb},
+    frame::{self, Code, History, Re, Verb},
     hub::lock,
     life::Life,
     presence,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Does what a frame asks; its answer goes to the connection's queue.
-pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: u32, verb: Verb) {
+pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: Re, verb: Verb) {
     conn.begin();
     // Work that was begun is finished even when its connection goes.
     let tasks = life.tasks.clone();
@@ -53,7 +53,7 @@ pub(crate) fn perform(life: &Arc<Life>, tokens: &Tokens, conn: &Arc<Conn>, re: u
 }
 
 /// The verbs that are a call. The service has its deadline from the channel.
-async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<Frame, Fault> {
+async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, verb: Verb) -> Result<Frame, Fault> {
     let mut messages = life.shared.services.messages.clone();
     let actor = Some(actor(conn));
     match verb {
@@ -87,7 +87,7 @@ async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: u32, verb: Verb) -> Result<
 async fn mark(
     life: &Life,
     conn: &Conn,
-    re: u32,
+    re: Re,
     room: RoomId,
     seq: i64,
     kind: mark_request::Kind,
@@ -97,7 +97,7 @@ async fn mark(
     Ok(frame::ok(re))
 }
 
-async fn history(life: &Life, conn: &Conn, re: u32, window: History) -> Result<Frame, Fault> {
+async fn history(life: &Life, conn: &Conn, re: Re, window: History) -> Result<Frame, Fault> {
     let mut messages = life.shared.services.messages.clone();
     if let Some(thread) = window.thread {
         let request = chat::MessageRequest { actor: Some(actor(conn)), room: window.room.to_wire(), seq: thread };
@@ -132,7 +132,7 @@ async fn typing(life: &Life, conn: &Conn, room: RoomId, on: bool) -> Result<(), 
 }
 
 /// Takes a fresh token of the same user and session.
-async fn renew(life: &Life, tokens: &Tokens, conn: &Conn, re: u32, token: &str) -> Frame {
+async fn renew(life: &Life, tokens: &Tokens, conn: &Conn, re: Re, token: &str) -> Frame {
     let claims = match tokens.verify(token).await {
         Ok(claims) => claims,
         Err(service_kit::auth::Rejected::Expired) => return frame::token_expired(re),

@@ -29,7 +29,7 @@ use crate::{
     Door, attach,
     conn::{Conn, Outgoing},
     error::Problem,
-    frame::{self, Close, Code, Hello, MAX_FRAME, Parsed, Verb},
+    frame::{self, Close, Code, Format, Hello, MAX_FRAME, Parsed, Re, Verb},
     http::origin_allowed,
     life::Life,
     limit::{FrameLimiter, IGNORED_WAIT_MS, Verdict},
@@ -38,8 +38,6 @@ use crate::{
     verbs,
 };
 
-/// The sub-protocol that is spoken here.
-const JSON: &str = "parlance.v1.json";
 /// How long the first frame may take, and then its answer.
 const HELLO: Duration = Duration::from_secs(10);
 /// How long the peer may take to read what is written to it.
@@ -61,16 +59,18 @@ async fn handshake(State(door): State<Arc<Door>>, mut request: Request) -> Respo
     };
     let token = bearer(request.headers()).map(str::to_owned);
     // What is not supported is agreed to and then closed with 4009: a browser would not see why otherwise.
-    let (protocol, supported) = match asked_protocols(request.headers()) {
-        asked if asked.is_empty() => (None, true),
-        asked if asked.iter().any(|asked| asked == JSON) => (Some(JSON.to_owned()), true),
-        mut asked => (Some(asked.swap_remove(0)), false),
+    let asked = asked_protocols(request.headers());
+    let known = asked.iter().find_map(|asked| Some((asked, Format::of(asked)?)));
+    let (protocol, format) = match (known, asked.first()) {
+        (Some((name, format)), _) => (Some(name), Some(format)),
+        (None, Some(unknown)) => (Some(unknown), None),
+        (None, None) => (None, Some(Format::Json)),
     };
-    let answer = handshake.agree::<Body>(protocol.as_deref());
+    let answer = handshake.agree::<Body>(protocol.map(String::as_str));
     let tasks = door.tasks.clone();
     tasks.spawn_until_stop(async move {
         if let Some(socket) = Box::pin(handshake.socket(MAX_FRAME)).await {
-            attend(socket, door, token, supported).await;
+            attend(socket, door, token, format).await;
         }
     });
     answer
@@ -89,12 +89,12 @@ fn refuse(refused: Refused) -> Response {
 }
 
 /// The whole life of a connection: what it needs for that, every idle one holds.
-async fn attend(mut socket: Socket, door: Arc<Door>, token: Option<String>, supported: bool) {
-    if !supported {
+async fn attend(mut socket: Socket, door: Arc<Door>, token: Option<String>, format: Option<Format>) {
+    let Some(format) = format else {
         return Box::pin(goodbye(&mut socket, Close::Unsupported)).await;
-    }
+    };
     // Boxed: what a connection needs at its beginning is not kept for its whole life.
-    let Some(entered) = Box::pin(enter(&mut socket, &door, token)).await else { return };
+    let Some(entered) = Box::pin(enter(&mut socket, &door, token, format)).await else { return };
     let Entered { life, conn, mut limiter } = entered;
     let (close, tell) = serve(&mut socket, &door, &life, &conn, &mut limiter).await;
     if tell {
@@ -120,9 +120,9 @@ struct Entered {
 }
 
 /// Greets a socket that says `hello`; nothing when it was closed instead.
-async fn enter(socket: &mut Socket, door: &Door, token: Option<String>) -> Option<Entered> {
+async fn enter(socket: &mut Socket, door: &Door, token: Option<String>, format: Format) -> Option<Entered> {
     let mut limiter = door.edge.limits.frames();
-    let (re, hello) = first_frame(socket, &mut limiter).await?;
+    let (re, hello) = first_frame(socket, format, &mut limiter).await?;
     let claims = match authenticate(door, token, &hello).await {
         Ok(claims) => claims,
         Err((frame, close)) => {
@@ -132,8 +132,8 @@ async fn enter(socket: &mut Socket, door: &Door, token: Option<String>) -> Optio
         }
     };
     let life = door.life.load_full();
-    let conn =
-        Arc::new(Conn::new(life.next_number(), claims.sub, claims.sid, hello.presence, claims.exp, clock::now_ms()));
+    let (number, now) = (life.next_number(), clock::now_ms());
+    let conn = Arc::new(Conn::new(number, claims.sub, claims.sid, format, hello.presence, claims.exp, now));
     let greeted = timeout(HELLO, attach::greet(&life, &conn, re, &hello)).await;
     let fault = match greeted {
         Ok(Ok(())) => {
@@ -154,17 +154,17 @@ async fn enter(socket: &mut Socket, door: &Door, token: Option<String>) -> Optio
 }
 
 /// Waits for `hello`; nothing when the socket was closed instead.
-async fn first_frame(socket: &mut Socket, limiter: &mut FrameLimiter) -> Option<(u32, Hello)> {
+async fn first_frame(socket: &mut Socket, format: Format, limiter: &mut FrameLimiter) -> Option<(Re, Hello)> {
     let deadline = Instant::now() + HELLO;
     let close = loop {
         let Ok(received) = timeout_at(deadline, receive(socket)).await else { break Close::Unauthenticated };
         match received {
-            Received::Text(text) => match frame::parse(&text) {
-                Parsed::Frame { id, verb: Verb::Hello(hello) } => return Some((id, hello)),
-                Parsed::Refused { id, fault } if is_hello(&text) => {
+            Received::Frame(message) => match message.parse(format) {
+                Parsed::Frame { re, verb: Verb::Hello(hello) } => return Some((re, hello)),
+                Parsed::Refused { re, fault, hello: true } => {
                     // In bad form: said so, and the client may say it again.
                     if !matches!(limiter.check(), Verdict::Allowed)
-                        || send(socket, frame::error(id, &fault)).await.is_err()
+                        || send(socket, frame::error(re, &fault)).await.is_err()
                     {
                         break Close::Unauthenticated;
                     }
@@ -190,13 +190,7 @@ async fn first_frame(socket: &mut Socket, limiter: &mut FrameLimiter) -> Option<
     None
 }
 
-/// Whether a refused first frame was a `hello` at all.
-fn is_hello(text: &str) -> bool {
-    let frame: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(text).ok();
-    frame.is_some_and(|frame| frame.len() == 2 && frame.contains_key("hello"))
-}
-
-type Refusal = (fn(u32) -> Frame, Close);
+type Refusal = (fn(Re) -> Frame, Close);
 
 async fn authenticate(door: &Door, token: Option<String>, hello: &Hello) -> Result<Claims, Refusal> {
     let unauthenticated = |re| frame::error(re, &Fault::unauthenticated("the access token is not valid"));
@@ -204,14 +198,14 @@ async fn authenticate(door: &Door, token: Option<String>, hello: &Hello) -> Resu
         return Err((|re| frame::error(re, &Fault::unauthenticated("token: is missing")), Close::Unauthenticated));
     };
     door.edge.tokens.verify(&token).await.map_err(|rejected| match rejected {
-        Rejected::Expired => (frame::token_expired as fn(u32) -> Frame, Close::TokenExpired),
-        Rejected::UnknownKey | Rejected::Invalid => (unauthenticated as fn(u32) -> Frame, Close::Unauthenticated),
+        Rejected::Expired => (frame::token_expired as fn(Re) -> Frame, Close::TokenExpired),
+        Rejected::UnknownKey | Rejected::Invalid => (unauthenticated as fn(Re) -> Frame, Close::Unauthenticated),
     })
 }
 
 /// What came from the peer.
 enum Received {
-    Text(String),
+    Frame(Message),
     Ping(Vec<u8>),
     Pong,
     /// Something that ends the connection.
@@ -222,10 +216,27 @@ enum Received {
     Gone,
 }
 
+/// What a data frame carried, or several that belong together.
+enum Message {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+impl Message {
+    fn parse(self, format: Format) -> Parsed {
+        match (format, self) {
+            (Format::Json, Self::Text(text)) => frame::parse(&text),
+            (Format::Proto, Self::Binary(bytes)) => frame::parse_proto(bytes.into()),
+            (Format::Json, Self::Binary(_)) | (Format::Proto, Self::Text(_)) => Parsed::NotAFrame,
+        }
+    }
+}
+
 fn poll_receive(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Received> {
     socket.poll_next(cx).map(|next| match next {
-        Some(Ok(Incoming::Text(text))) => Received::Text(text),
-        Some(Ok(Incoming::Binary(_)) | Err(Violation::NotUtf8)) => Received::Bad(Close::NotAFrame),
+        Some(Ok(Incoming::Text(text))) => Received::Frame(Message::Text(text)),
+        Some(Ok(Incoming::Binary(bytes))) => Received::Frame(Message::Binary(bytes)),
+        Some(Err(Violation::NotUtf8)) => Received::Bad(Close::NotAFrame),
         Some(Ok(Incoming::Ping(payload))) => Received::Ping(payload),
         Some(Ok(Incoming::Pong)) => Received::Pong,
         Some(Ok(Incoming::Close(code))) => Received::Goodbye(code),
@@ -258,7 +269,7 @@ async fn serve(
         if let Some(received) = received.await {
             conn.heard(clock::now_ms());
             match received {
-                Received::Text(text) => take(door, life, conn, limiter, &text),
+                Received::Frame(message) => take(door, life, conn, limiter, message),
                 Received::Ping(payload) => conn.push(Frame::pong(&payload)),
                 Received::Pong => {}
                 Received::Bad(close) => conn.close(close),
@@ -280,18 +291,18 @@ async fn serve(
 }
 
 /// Does what a frame asks.
-fn take(door: &Door, life: &Arc<Life>, conn: &Arc<Conn>, limiter: &mut FrameLimiter, text: &str) {
+fn take(door: &Door, life: &Arc<Life>, conn: &Arc<Conn>, limiter: &mut FrameLimiter, message: Message) {
     let span = tracing::info_span!("frame", connection.id = %conn.id);
     let _entered = span.enter();
-    match frame::parse(text) {
+    match message.parse(conn.format) {
         Parsed::NotAFrame => conn.close(Close::NotAFrame),
-        Parsed::Refused { id, fault } => match limiter.check() {
+        Parsed::Refused { re, fault, .. } => match limiter.check() {
             Verdict::Ignored => conn.close(Close::RateLimited(IGNORED_WAIT_MS)),
-            Verdict::Allowed | Verdict::Refused(_) => conn.push(frame::error(id, &fault)),
+            Verdict::Allowed | Verdict::Refused(_) => conn.push(frame::error(re, &fault)),
         },
-        Parsed::Frame { id, verb } => match limiter.check() {
-            Verdict::Allowed => verbs::perform(life, &door.edge.tokens, conn, id, verb),
-            Verdict::Refused(fault) => conn.push(frame::error(id, &fault)),
+        Parsed::Frame { re, verb } => match limiter.check() {
+            Verdict::Allowed => verbs::perform(life, &door.edge.tokens, conn, re, verb),
+            Verdict::Refused(fault) => conn.push(frame::error(re, &fault)),
             Verdict::Ignored => conn.close(Close::RateLimited(IGNORED_WAIT_MS)),
         },
     }

@@ -28,6 +28,11 @@ mod parlance {
             tonic::include_proto!("parlance.presence.v1");
         }
     }
+    pub mod client {
+        pub mod v1 {
+            tonic::include_proto!("parlance.client.v1");
+        }
+    }
     pub mod notify {
         pub mod v1 {
             tonic::include_proto!("parlance.notify.v1");
@@ -36,6 +41,7 @@ mod parlance {
 }
 
 pub use parlance::chat::v1 as chat;
+pub use parlance::client::v1 as client;
 pub use parlance::event::v1 as event;
 pub use parlance::notify::v1 as notify;
 pub use parlance::presence::v1 as presence;

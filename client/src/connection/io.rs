@@ -17,10 +17,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::close::{ABNORMAL, Close, UNREAD};
 use crate::error::{Error, Refusal};
 use crate::event::Event;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Format, Frame};
 
-/// The sub-protocol that this library speaks.
-const PROTOCOL: &str = "parlance.v1.json";
 /// The server pings every 25 s and closes after two silent intervals; a little more of it means that nobody is there.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Answers waited for. The caller's deadline frees what the server never answers.
@@ -35,12 +33,12 @@ type Answers = HashMap<u32, oneshot::Sender<Result<Value, Refusal>>>;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: u32,
-    pub(super) text: String,
+    pub(super) frame: Message,
     pub(super) answer: oneshot::Sender<Result<Value, Refusal>>,
 }
 
 /// Makes the TCP connection and the handshake.
-pub(super) async fn dial(base: &str, origin: Option<&str>) -> Result<Socket, Error> {
+pub(super) async fn dial(base: &str, format: Format, origin: Option<&str>) -> Result<Socket, Error> {
     let url = match base.strip_prefix("http") {
         Some(rest) => format!("ws{}/v1/ws", rest.trim_end_matches('/')),
         None => return Err(Error::Transport(format!("{base} is no http or https URL"))),
@@ -51,7 +49,7 @@ pub(super) async fn dial(base: &str, origin: Option<&str>) -> Result<Socket, Err
     }
     let mut request = url.into_client_request().map_err(|e| Error::Transport(e.to_string()))?;
     let headers = request.headers_mut();
-    headers.insert("sec-websocket-protocol", HeaderValue::from_static(PROTOCOL));
+    headers.insert("sec-websocket-protocol", HeaderValue::from_static(format.protocol()));
     if let Some(origin) = origin {
         let origin = HeaderValue::from_str(origin).map_err(|e| Error::Transport(e.to_string()))?;
         headers.insert("origin", origin);
@@ -118,14 +116,15 @@ fn take_in(
     events: &mpsc::Sender<Event>,
     answers: &mut Answers,
 ) -> Result<(), Close> {
-    let text = match incoming {
-        Some(Ok(Message::Text(text))) => text,
+    let frame = match incoming {
+        Some(Ok(Message::Text(text))) => frame::decode(&text),
+        Some(Ok(Message::Binary(bytes))) => frame::decode_binary(&bytes),
         Some(Ok(Message::Close(frame))) => return Err(close_of(frame)),
         Some(Ok(_)) => return Ok(()),
         Some(Err(e)) => return Err(Close::abnormal(e.to_string())),
         None => return Err(Close::abnormal("the stream ended")),
     };
-    match frame::decode(&text) {
+    match frame {
         Ok(Frame::Answer { re, outcome }) => {
             if let Some(answer) = answers.remove(&re) {
                 // The caller may have given up; then nobody misses the answer.
@@ -164,8 +163,7 @@ async fn write(
         }
         if answers.len() < ANSWERS_BOUND {
             answers.insert(request.id, request.answer);
-            let frame = Message::text(request.text);
-            in_time(socket.feed(frame)).await?;
+            in_time(socket.feed(request.frame)).await?;
         }
         next = waiting.try_recv().ok();
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Connection;
 use crate::error::Error;
-use crate::frame::{Draft, Page, Range, Revised, Sent, Watched};
+use crate::frame::{Draft, Format, Page, Range, Revised, Sent, Watched};
 use crate::id::{RoomId, UserId};
 use crate::wire::{Changes, Rev, Seq};
 
@@ -36,6 +36,8 @@ pub struct Hello {
     pub presence: Option<bool>,
     /// The `Origin` header of the handshake, as a browser would send it.
     pub origin: Option<String>,
+    /// What the frames of this connection are written in.
+    pub format: Format,
 }
 
 impl Hello {

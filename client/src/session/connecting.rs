@@ -99,6 +99,7 @@ impl Dialer {
             rooms,
             presence: (!self.options.presence).then_some(false),
             origin: None,
+            format: self.options.format,
         };
         let failure = match Connection::open(self.url(), &hello).await {
             Ok((connection, welcome, events)) => {

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use parlance_client::RoomId;
 use parlance_client::api::Tokens;
 use parlance_client::session::Options;
-use parlance_client::{Api, Session, Updates};
+use parlance_client::{Api, Format, Session, Updates};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -47,6 +47,7 @@ impl Server {
             tokens,
             device: None,
             presence: true,
+            format: Format::Json,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Tokens that no server may take, over REST and in `hello`.
 
-use e2e::{Raw, Stack, forged};
+use e2e::{Stack, forged};
 use parlance_client::Code;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn forged_tokens_are_refused(stack: &Stack) {
     ];
     for token in forgeries {
         is_refused(stack.api(0).with_token(&token).me().await, Code::Unauthenticated);
-        let mut raw = Raw::opens(stack.gateway(1), &[]).await.unwrap();
+        let mut raw = stack.raw(1, &[]).await.unwrap();
         raw.writes(json!({ "id": 1, "hello": { "token": token } })).await;
         raw.is_refused(1, "unauthenticated").await;
         raw.is_closed_with(4001).await;
@@ -35,7 +35,7 @@ async fn a_revoked_session_is_refused_in_hello(stack: &Stack) {
     let phone = alice.logs_in_again().await;
     alice.api.revoke_session(phone.login.session).await.unwrap();
 
-    let mut raw = Raw::opens(stack.gateway(1), &[]).await.unwrap();
+    let mut raw = stack.raw(1, &[]).await.unwrap();
     raw.writes(json!({ "id": 1, "hello": { "token": phone.token() } })).await;
     raw.is_refused(1, "unauthenticated").await;
     raw.is_closed_with(4003).await;
@@ -44,7 +44,7 @@ async fn a_revoked_session_is_refused_in_hello(stack: &Stack) {
 async fn a_token_in_the_handshake_counts(stack: &Stack) {
     let alice = stack.user("alice").await;
     let bearer = format!("Bearer {}", alice.token());
-    let mut raw = Raw::opens(stack.gateway(0), &[("authorization", &bearer)]).await.unwrap();
+    let mut raw = stack.raw(0, &[("authorization", &bearer)]).await.unwrap();
     raw.writes(json!({ "id": 1, "hello": {} })).await;
     assert_eq!(raw.answer(1).await["welcome"]["user"]["id"], json!(alice.id()));
 }

@@ -22,7 +22,7 @@ stories!(
 async fn welcome_says_what_the_contract_says(stack: &Stack) {
     let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
     let room = alice.direct_with(&bob).await;
-    let mut raw = Raw::opens(stack.gateway(0), &[]).await.unwrap();
+    let mut raw = stack.raw(0, &[]).await.unwrap();
     raw.writes(json!({ "id": 9, "hello": { "token": alice.token(), "device": "desk", "shoe_size": 43 } })).await;
 
     let welcome = raw.answer(9).await["welcome"].clone();
@@ -41,17 +41,17 @@ async fn welcome_says_what_the_contract_says(stack: &Stack) {
 }
 
 async fn another_first_frame_closes_with_4001(stack: &Stack) {
-    let mut raw = Raw::opens(stack.gateway(0), &[]).await.unwrap();
+    let mut raw = stack.raw(0, &[]).await.unwrap();
     raw.writes(json!({ "id": 1, "ping": {} })).await;
     raw.is_closed_with(4001).await;
 
-    let mut raw = Raw::opens(stack.gateway(0), &[]).await.unwrap();
+    let mut raw = stack.raw(0, &[]).await.unwrap();
     raw.writes_text("garbage").await;
     raw.is_closed_with(4000).await;
 }
 
 async fn no_first_frame_closes_with_4001(stack: &Stack) {
-    let mut raw = Raw::opens(stack.gateway(0), &[]).await.unwrap();
+    let mut raw = stack.raw(0, &[]).await.unwrap();
     let opened = std::time::Instant::now();
     raw.is_closed_with(4001).await;
     let waited = opened.elapsed();
@@ -67,8 +67,12 @@ async fn a_second_hello_is_a_conflict(stack: &Stack) {
 }
 
 async fn the_sub_protocol_is_agreed(stack: &Stack) {
-    let asked = Raw::opens(stack.gateway(0), &[("sec-websocket-protocol", "parlance.v1.json")]).await.unwrap();
-    assert_eq!(asked.protocol(), Some("parlance.v1.json"));
+    for known in ["parlance.v1.json", "parlance.v1.proto"] {
+        for asked in [known, &format!("chess.v7, {known}")] {
+            let agreed = Raw::opens(stack.gateway(0), &[("sec-websocket-protocol", asked)]).await.unwrap();
+            assert_eq!(agreed.protocol(), Some(known));
+        }
+    }
     let silent = Raw::opens(stack.gateway(0), &[]).await.unwrap();
     assert_eq!(silent.protocol(), None, "a client that asks for none must be given none");
     refuses_the_protocol(stack, "chess.v7").await;

@@ -42,7 +42,7 @@ async fn a_login_spray_is_told_to_wait(stack: &Stack) {
 async fn a_flood_of_frames_is_refused_and_then_closed(stack: &Stack) {
     let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
     let bobs = bob.on(0).await;
-    let mut flood = Raw::welcomed(stack.gateway(0), alice.token()).await;
+    let mut flood = stack.welcomed(0, alice.token()).await;
     for id in 2..1_500_u32 {
         flood.writes(json!({ "id": id, "ping": {} })).await;
     }

@@ -5,32 +5,35 @@
 //! skipped with a notice, or fails with `PARLANCE_TEST_REQUIRED=1`.
 #![allow(clippy::unwrap_used, reason = "a story fails by panicking")]
 
-/// Stamps a test of each story for each kind of stack.
+/// Stamps a test of each story for each kind of stack and each format of the frames.
 macro_rules! stories {
     ($($name:ident),+ $(,)?) => {
         mod standalone {
-            $(#[test]
-            fn $name() {
-                let stack = e2e::Stack::standalone();
-                e2e::tell(Box::pin(super::$name(&stack)));
+            $(mod $name {
+                crate::in_each_format!(|format| {
+                    let stack = e2e::Stack::standalone().speaking(format);
+                    e2e::tell(Box::pin(super::super::$name(&stack)));
+                });
             })+
         }
 
         mod cluster {
-            $(#[test]
-            fn $name() {
-                if let Some(stack) = e2e::Stack::cluster() {
-                    e2e::tell(Box::pin(super::$name(&stack)));
-                }
+            $(mod $name {
+                crate::in_each_format!(|format| {
+                    if let Some(stack) = e2e::Stack::cluster() {
+                        e2e::tell(Box::pin(super::super::$name(&stack.speaking(format))));
+                    }
+                });
             })+
         }
 
         mod url {
-            $(#[test]
-            fn $name() {
-                if let Some(stack) = e2e::Stack::url() {
-                    e2e::tell(Box::pin(super::$name(&stack)));
-                }
+            $(mod $name {
+                crate::in_each_format!(|format| {
+                    if let Some(stack) = e2e::Stack::url() {
+                        e2e::tell(Box::pin(super::super::$name(&stack.speaking(format))));
+                    }
+                });
             })+
         }
     };
@@ -40,16 +43,36 @@ macro_rules! stories {
 macro_rules! own_standalone_stories {
     ($settings:expr; $($name:ident),+ $(,)?) => {
         mod own_standalone {
-            $(#[test]
-            fn $name() {
-                let own = e2e::OwnStandalone::start(&$settings);
-                e2e::tell(Box::pin(super::$name(own.stack())));
+            $(mod $name {
+                crate::in_each_format!(|format| {
+                    let own = e2e::OwnStandalone::start(&$settings);
+                    e2e::tell(Box::pin(super::super::$name(&own.stack().speaking(format))));
+                });
             })+
         }
     };
 }
 
-/// Stamps a test of each story on a cluster of its own, which the story may break, with these settings.
+/// Stamps two tests: each tells a story in one format.
+macro_rules! in_each_format {
+    (|$format:ident| $story:block) => {
+        #[test]
+        fn json() {
+            let $format = parlance_client::Format::Json;
+            $story
+        }
+
+        #[test]
+        fn proto() {
+            let $format = parlance_client::Format::Proto;
+            $story
+        }
+    };
+}
+pub(crate) use in_each_format;
+
+/// Stamps a test of each story on a cluster of its own, which the story may break, with these settings. Told once, as it takes
+/// long: its connections speak the formats in turn.
 macro_rules! fault_stories {
     ($settings:expr; $($name:ident),+ $(,)?) => {
         $(mod $name {

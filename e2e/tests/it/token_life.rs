@@ -1,6 +1,6 @@
 //! The end of an access token's life. These need a standalone of their own, whose tokens live for four seconds.
 
-use e2e::{PATIENCE, Raw, Stack, eventually};
+use e2e::{PATIENCE, Stack, eventually};
 use parlance_client::session::Update;
 use parlance_client::{Code, Draft, Event};
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn an_expired_token_is_told_apart(stack: &Stack) {
     device.is_closed_with(4002).await;
     eventually("expiry on REST", async || alice.api.me().await.err()).await;
     is_refused(alice.api.me().await, Code::TokenExpired);
-    let mut raw = Raw::opens(stack.gateway(0), &[]).await.unwrap();
+    let mut raw = stack.raw(0, &[]).await.unwrap();
     raw.writes(json!({ "id": 1, "hello": { "token": alice.token() } })).await;
     raw.is_refused(1, "token_expired").await;
     raw.is_closed_with(4002).await;

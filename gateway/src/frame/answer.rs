@@ -1,6 +1,10 @@
-//! Answers to a client's frames, each written once as the text that is sent.
+//! Answers to a client's frames, each written once in the format of its connection.
 
-use parlance_proto::{chat, v1};
+use parlance_proto::{
+    chat,
+    client::{self, server_frame::Body as Proto},
+    v1,
+};
 use serde::Serialize;
 use service_kit::{
     fault::Fault,
@@ -8,8 +12,11 @@ use service_kit::{
 };
 use uuid::Uuid;
 
-use super::{Code, HEARTBEAT_MS, MAX_FRAME, write::answer};
-use crate::{json, socket::Frame};
+use super::{
+    Code, Format, HEARTBEAT_MS, MAX_FRAME, Re,
+    write::{answer, proto_answer},
+};
+use crate::{json, public, socket::Frame};
 
 /// What `welcome` says beside the answer of chat-service.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +33,7 @@ pub struct Welcome<'a> {
 
 /// `welcome`: from here events flow.
 #[must_use]
-pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Frame {
+pub fn welcome(re: Re, welcome: &Welcome<'_>) -> Frame {
     #[derive(Serialize)]
     struct Body<'a> {
         connection: Uuid,
@@ -38,6 +45,9 @@ pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Frame {
         #[serde(flatten)]
         synced: json::Synced<'a>,
     }
+    if re.format == Format::Proto {
+        return proto_answer(re.id, Proto::Welcome(proto_welcome(welcome)));
+    }
     let body = Body {
         connection: welcome.connection,
         user: welcome.reply.user.as_ref().map(json::User::from),
@@ -47,12 +57,29 @@ pub fn welcome(re: u32, welcome: &Welcome<'_>) -> Frame {
         max_frame: MAX_FRAME,
         synced: json::Synced::from(welcome.reply),
     };
-    answer(re, "welcome", &body)
+    answer(re.id, "welcome", &body)
+}
+
+fn proto_welcome(welcome: &Welcome<'_>) -> client::Welcome {
+    let reply = welcome.reply;
+    client::Welcome {
+        connection: welcome.connection.as_bytes().to_vec().into(),
+        user: reply.user.as_ref().map(public::user),
+        session: welcome.session.to_wire(),
+        server_time: welcome.server_time,
+        heartbeat_ms: i64::try_from(HEARTBEAT_MS).unwrap_or(i64::MAX),
+        max_frame: i64::try_from(MAX_FRAME).unwrap_or(i64::MAX),
+        generation: reply.generation.clone(),
+        rooms: reply.rooms.iter().map(public::room).collect(),
+        next_cursor: reply.next_cursor.clone(),
+        changes: reply.changes.iter().map(public::changes).collect(),
+        left: reply.left.clone(),
+    }
 }
 
 /// `sent`: the message is committed.
 #[must_use]
-pub fn sent(re: u32, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> Frame {
+pub fn sent(re: Re, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> Frame {
     #[derive(Serialize)]
     struct Body<'a> {
         room: &'a RoomId,
@@ -63,6 +90,18 @@ pub fn sent(re: u32, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> 
         at: i64,
         duplicate: bool,
     }
+    if re.format == Format::Proto {
+        let body = client::Sent {
+            room: room.to_wire(),
+            client_id: client_id.to_wire(),
+            id: sent.id.clone(),
+            seq: sent.seq,
+            rev: sent.rev,
+            at: sent.at,
+            duplicate: sent.duplicate,
+        };
+        return proto_answer(re.id, Proto::Sent(body));
+    }
     let body = Body {
         room,
         client_id,
@@ -72,9 +111,10 @@ pub fn sent(re: u32, room: &RoomId, client_id: &ClientId, sent: &chat::Sent) -> 
         at: sent.at,
         duplicate: sent.duplicate,
     };
-    answer(re, "sent", &body)
+    answer(re.id, "sent", &body)
 }
 
+/// The body of `ok`: what its verb adds, if anything.
 #[derive(Default, Serialize)]
 struct Ok<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,48 +127,78 @@ struct Ok<'a> {
 
 /// `ok`, with nothing to add.
 #[must_use]
-pub fn ok(re: u32) -> Frame {
-    answer(re, "ok", &Ok::default())
+pub fn ok(re: Re) -> Frame {
+    match re.format {
+        Format::Json => answer(re.id, "ok", &Ok::default()),
+        Format::Proto => proto_answer(re.id, Proto::Ok(client::Ok::default())),
+    }
 }
 
 /// `ok` with the message's present rev.
 #[must_use]
-pub fn ok_rev(re: u32, rev: i64) -> Frame {
-    answer(re, "ok", &Ok { rev: Some(rev), ..Ok::default() })
+pub fn ok_rev(re: Re, rev: i64) -> Frame {
+    let rev = Some(rev);
+    match re.format {
+        Format::Json => answer(re.id, "ok", &Ok { rev, ..Ok::default() }),
+        Format::Proto => proto_answer(re.id, Proto::Ok(client::Ok { rev, ..client::Ok::default() })),
+    }
 }
 
 /// `ok` of `watch`.
 #[must_use]
-pub fn ok_presence(re: u32, items: &[v1::Presence]) -> Frame {
-    answer(re, "ok", &Ok { presence: Some(json::all(items)), ..Ok::default() })
+pub fn ok_presence(re: Re, items: &[v1::Presence]) -> Frame {
+    match re.format {
+        Format::Json => answer(re.id, "ok", &Ok { presence: Some(json::all(items)), ..Ok::default() }),
+        Format::Proto => {
+            let presence = items.iter().map(public::presence).collect();
+            proto_answer(re.id, Proto::Ok(client::Ok { presence, ..client::Ok::default() }))
+        }
+    }
 }
 
 /// `ok` of `renew`.
 #[must_use]
-pub fn ok_expires(re: u32, expires_in_s: i64) -> Frame {
-    answer(re, "ok", &Ok { expires_in_s: Some(expires_in_s), ..Ok::default() })
+pub fn ok_expires(re: Re, expires_in_s: i64) -> Frame {
+    let expires_in_s = Some(expires_in_s);
+    match re.format {
+        Format::Json => answer(re.id, "ok", &Ok { expires_in_s, ..Ok::default() }),
+        Format::Proto => proto_answer(re.id, Proto::Ok(client::Ok { expires_in_s, ..client::Ok::default() })),
+    }
 }
 
 /// The answer to `history`.
 #[must_use]
-pub fn messages(re: u32, reply: &chat::HistoryReply) -> Frame {
-    answer(re, "messages", &json::History::from(reply))
+pub fn messages(re: Re, reply: &chat::HistoryReply) -> Frame {
+    match re.format {
+        Format::Json => answer(re.id, "messages", &json::History::from(reply)),
+        Format::Proto => {
+            let items = reply.items.iter().map(public::message).collect();
+            let body = client::Messages { items, has_more: reply.has_more, rev: reply.rev };
+            proto_answer(re.id, Proto::Messages(body))
+        }
+    }
 }
 
 /// The answer to `changes`.
 #[must_use]
-pub fn changes(re: u32, changes: &v1::Changes) -> Frame {
-    answer(re, "changes", &json::Changes::from(changes))
+pub fn changes(re: Re, changes: &v1::Changes) -> Frame {
+    match re.format {
+        Format::Json => answer(re.id, "changes", &json::Changes::from(changes)),
+        Format::Proto => proto_answer(re.id, Proto::Changes(public::changes(changes))),
+    }
 }
 
 /// The answer to `ping`.
 #[must_use]
-pub fn pong(re: u32, server_time: i64) -> Frame {
+pub fn pong(re: Re, server_time: i64) -> Frame {
     #[derive(Serialize)]
     struct Body {
         server_time: i64,
     }
-    answer(re, "pong", &Body { server_time })
+    match re.format {
+        Format::Json => answer(re.id, "pong", &Body { server_time }),
+        Format::Proto => proto_answer(re.id, Proto::Pong(client::Pong { server_time })),
+    }
 }
 
 #[derive(Serialize)]
@@ -141,19 +211,28 @@ struct Error<'a> {
 
 /// A refusal.
 #[must_use]
-pub fn error(re: u32, fault: &Fault) -> Frame {
-    let code = Code::from(fault.kind).name();
-    answer(re, "error", &Error { code, message: &fault.message, retry_after_ms: fault.retry_after_ms() })
+pub fn error(re: Re, fault: &Fault) -> Frame {
+    refusal(re, Code::from(fault.kind).name(), &fault.message, fault.retry_after_ms())
 }
 
 /// A refusal with a code that no [`Fault`] has.
 #[must_use]
-pub fn error_code(re: u32, code: &str, message: &str) -> Frame {
-    answer(re, "error", &Error { code, message, retry_after_ms: None })
+pub fn error_code(re: Re, code: &str, message: &str) -> Frame {
+    refusal(re, code, message, None)
 }
 
 /// The refusal of an expired access token.
 #[must_use]
-pub fn token_expired(re: u32) -> Frame {
+pub fn token_expired(re: Re) -> Frame {
     error_code(re, Code::TokenExpired.name(), "the access token has expired; refresh it")
+}
+
+fn refusal(re: Re, code: &str, message: &str, retry_after_ms: Option<i64>) -> Frame {
+    match re.format {
+        Format::Json => answer(re.id, "error", &Error { code, message, retry_after_ms }),
+        Format::Proto => {
+            let body = client::Error { code: code.to_owned(), message: message.to_owned(), retry_after_ms };
+            proto_answer(re.id, Proto::Error(body))
+        }
+    }
 }

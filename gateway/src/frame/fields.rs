@@ -1,7 +1,8 @@
 //! Reads the fields of a JSON object or of a query, one by one, so that each refusal begins with the field's name.
-//! Fields that nobody asks for are ignored. An optional field that is null counts as absent.
+//! Fields that nobody asks for are ignored. An optional field that is null counts as absent. The checks that do not depend on
+//! how a value was written are functions of their own, for binary frames too.
 
-use std::{collections::HashSet, ops::RangeInclusive};
+use std::{borrow::Cow, collections::HashSet, ops::RangeInclusive};
 
 use serde_json::{Map, Value};
 use service_kit::{fault::Fault, id::UserId};
@@ -30,6 +31,66 @@ pub fn refuse(field: &str, problem: impl std::fmt::Display) -> Fault {
     Fault::bad_request(format!("{field}: {problem}"))
 }
 
+/// The value of a field that has to be there.
+///
+/// # Errors
+/// `bad_request` naming it, when it is not.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Fault> {
+    value.ok_or_else(|| refuse(field, "is missing"))
+}
+
+/// Whether a text has so many characters, and no U+0000.
+///
+/// # Errors
+/// `bad_request` naming the field, when it does not.
+pub fn check_text(field: &str, text: &str, length: &RangeInclusive<usize>) -> Result<(), Fault> {
+    if text.contains('\0') {
+        return Err(refuse(field, "must not hold U+0000"));
+    }
+    if *length != ANY_LENGTH && !length.contains(&text.chars().count()) {
+        let (least, most) = (length.start(), length.end());
+        return Err(refuse(field, format_args!("must have {least} to {most} characters")));
+    }
+    Ok(())
+}
+
+/// The number, when it is there and in the range.
+///
+/// # Errors
+/// `bad_request` naming the field, when it is not.
+pub fn check_int(field: &str, number: Option<i64>, range: &RangeInclusive<i64>) -> Result<i64, Fault> {
+    number.filter(|number| range.contains(number)).ok_or_else(|| {
+        let (least, most) = (range.start(), range.end());
+        if *most == i64::MAX {
+            refuse(field, format_args!("must be an integer of at least {least}"))
+        } else {
+            refuse(field, format_args!("must be an integer from {least} to {most}"))
+        }
+    })
+}
+
+/// The ids of a list of at most so many items, each once, in the order given. An item that is no id is none.
+///
+/// # Errors
+/// `bad_request` naming the field, when it is too long or something in it is no UUID.
+pub fn check_ids<I>(field: &str, items: I, most: usize) -> Result<Vec<Uuid>, Fault>
+where
+    I: ExactSizeIterator<Item = Option<Uuid>>,
+{
+    if items.len() > most {
+        return Err(refuse(field, format_args!("must hold at most {most}")));
+    }
+    let mut seen = HashSet::with_capacity(items.len());
+    let mut ids = Vec::with_capacity(items.len());
+    for (index, id) in items.enumerate() {
+        let id = id.ok_or_else(|| refuse(field, format_args!("item {index} is not a UUID")))?;
+        if seen.insert(id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
 /// Reads a UUID as the contract writes it, and no other form.
 #[must_use]
 pub fn read_uuid(text: &str) -> Option<Uuid> {
@@ -37,7 +98,7 @@ pub fn read_uuid(text: &str) -> Option<Uuid> {
 }
 
 /// Whether U+0000 is anywhere in a JSON value, its keys included.
-fn holds_nul(value: &Value) -> bool {
+pub(super) fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
@@ -60,7 +121,12 @@ impl<'a> Fields<'a> {
     }
 
     fn refuse(&self, name: &str, problem: impl std::fmt::Display) -> Fault {
-        refuse(&format!("{}{name}", self.path), problem)
+        refuse(&self.field(name), problem)
+    }
+
+    /// What a field is called in refusals.
+    fn field<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        if self.path.is_empty() { Cow::Borrowed(name) } else { Cow::Owned(format!("{}{name}", self.path)) }
     }
 
     fn found(&self, name: &str) -> Option<&'a Value> {
@@ -68,7 +134,7 @@ impl<'a> Fields<'a> {
     }
 
     fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, Fault> {
-        value.ok_or_else(|| self.refuse(name, "is missing"))
+        required(&self.field(name), value)
     }
 
     /// Whether the field is there and null: in a PATCH, what asks for its removal.
@@ -127,13 +193,7 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) => text,
             Some(_) => return Err(self.refuse(name, "must be a text")),
         };
-        if text.contains('\0') {
-            return Err(self.refuse(name, "must not hold U+0000"));
-        }
-        if length != ANY_LENGTH && !length.contains(&text.chars().count()) {
-            let (least, most) = (length.start(), length.end());
-            return Err(self.refuse(name, format_args!("must have {least} to {most} characters")));
-        }
+        check_text(&self.field(name), text, &length)?;
         Ok(Some(text.clone()))
     }
 
@@ -161,24 +221,13 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request` when it is no list, too long, or something in it is no UUID.
     pub fn uuids(&self, name: &str, most: usize) -> Result<Vec<Uuid>, Fault> {
-        let items: Vec<&Value> = match self.found(name) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(items)) => items.iter().collect(),
-            Some(_) => return Err(self.refuse(name, "must be a list of UUIDs")),
-        };
-        if items.len() > most {
-            return Err(self.refuse(name, format_args!("must hold at most {most}")));
-        }
-        let mut seen = HashSet::with_capacity(items.len());
-        let mut ids = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            let id = item.as_str().and_then(read_uuid);
-            let id = id.ok_or_else(|| self.refuse(name, format_args!("item {index} is not a UUID")))?;
-            if seen.insert(id) {
-                ids.push(id);
+        match self.found(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => {
+                check_ids(&self.field(name), items.iter().map(|item| item.as_str().and_then(read_uuid)), most)
             }
+            Some(_) => Err(self.refuse(name, "must be a list of UUIDs")),
         }
-        Ok(ids)
     }
 
     /// How many users, or `all`, are mentioned.
@@ -237,15 +286,7 @@ impl<'a> Fields<'a> {
     pub fn opt_int(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Fault> {
         let Some(value) = self.found(name) else { return Ok(None) };
         let number = if self.query { value.as_str().and_then(|text| text.parse().ok()) } else { value.as_i64() };
-        let number = number.filter(|number| range.contains(number));
-        number.map(Some).ok_or_else(|| {
-            let (least, most) = (range.start(), range.end());
-            if *most == i64::MAX {
-                self.refuse(name, format_args!("must be an integer of at least {least}"))
-            } else {
-                self.refuse(name, format_args!("must be an integer from {least} to {most}"))
-            }
-        })
+        check_int(&self.field(name), number, &range).map(Some)
     }
 
     /// True or false.

@@ -1,4 +1,5 @@
-//! From the text of a frame to what is asked. The parts that REST bodies share are read here too.
+//! From the text of a frame to what is asked. The parts that REST bodies share are read here too, and the bounds that binary
+//! frames share stand here.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +8,28 @@ use service_kit::{
     fault::Fault,
     id::{ClientId, RoomId, UserId},
 };
+use uuid::Uuid;
 
 use super::{
-    Hello, History, Parsed, Send, State, Verb,
+    Format, Hello, History, Parsed, Re, Send, State, Verb,
     fields::{ANY_LENGTH, Fields, read_uuid, refuse},
 };
 
 /// Characters of a message's text.
-const MAX_TEXT: usize = 8_000;
+pub(super) const MAX_TEXT: usize = 8_000;
 /// Bytes of `meta`, as compact JSON.
-const MAX_META: usize = 4 * 1024;
-const MAX_MENTIONS: usize = 50;
-const MAX_ATTACHMENTS: usize = 10;
-const MAX_EMOJI: usize = 32;
+pub(super) const MAX_META: usize = 4 * 1024;
+pub(super) const MAX_MENTIONS: usize = 50;
+pub(super) const MAX_ATTACHMENTS: usize = 10;
+pub(super) const MAX_EMOJI: usize = 32;
 /// Ids in `add` and `remove` of one `watch` together, and users of GET presence.
 pub(crate) const MAX_WATCHED: usize = 500;
 /// Rooms that a client may say it holds.
-const MAX_HELD_ROOMS: usize = 10_000;
+pub(super) const MAX_HELD_ROOMS: usize = 10_000;
 /// Largest page of a list.
 pub(crate) const MAX_PAGE: i64 = 200;
 /// Most rows of a Changes object.
-const MAX_CHANGES: i64 = 500;
+pub(super) const MAX_CHANGES: i64 = 500;
 
 /// Reads one text frame of a client.
 #[must_use]
@@ -35,9 +37,10 @@ pub fn parse(text: &str) -> Parsed {
     let Ok(Value::Object(frame)) = serde_json::from_str(text) else { return Parsed::NotAFrame };
     let id = frame.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
     let Some(id) = id else { return Parsed::NotAFrame };
+    let re = Re { id, format: Format::Json };
     match verb(&frame) {
-        Ok(verb) => Parsed::Frame { id, verb },
-        Err(fault) => Parsed::Refused { id, fault },
+        Ok(verb) => Parsed::Frame { re, verb },
+        Err(fault) => Parsed::Refused { re, fault, hello: frame.len() == 2 && frame.contains_key("hello") },
     }
 }
 
@@ -163,20 +166,35 @@ pub(crate) fn send(room: RoomId, body: &Fields<'_>) -> Result<Send, Fault> {
 
 fn meta(body: &Fields<'_>) -> Result<Option<String>, Fault> {
     let Some(map) = body.opt_map("meta")? else { return Ok(None) };
+    compact_meta(map).map(Some)
+}
+
+/// `meta` as it is stored.
+///
+/// # Errors
+/// `bad_request` when it is too long.
+pub(super) fn compact_meta(map: &Map<String, Value>) -> Result<String, Fault> {
     let text = serde_json::to_string(map).map_err(|_| refuse("meta", "must be a JSON object"))?;
     if text.len() > MAX_META {
         return Err(refuse("meta", format_args!("must have at most {MAX_META} bytes as JSON")));
     }
-    Ok(Some(text))
+    Ok(text)
 }
 
 fn watch(body: &Fields<'_>) -> Result<Verb, Fault> {
-    let add: Vec<UserId> = body.uuids("add", MAX_WATCHED)?.into_iter().map(UserId).collect();
-    let remove: Vec<UserId> = body.uuids("remove", MAX_WATCHED)?.into_iter().map(UserId).collect();
+    watch_within_bounds(body.uuids("add", MAX_WATCHED)?, body.uuids("remove", MAX_WATCHED)?)
+}
+
+/// `watch` of these users.
+///
+/// # Errors
+/// `bad_request` when they are too many together.
+pub(super) fn watch_within_bounds(add: Vec<Uuid>, remove: Vec<Uuid>) -> Result<Verb, Fault> {
     if add.len() + remove.len() > MAX_WATCHED {
         return Err(refuse("add", format_args!("must hold at most {MAX_WATCHED} together with remove")));
     }
-    Ok(Verb::Watch { add, remove })
+    let users = |ids: Vec<Uuid>| ids.into_iter().map(UserId).collect();
+    Ok(Verb::Watch { add: users(add), remove: users(remove) })
 }
 
 /// Which page of messages: of `history`, and of the query of GET messages.
@@ -185,14 +203,21 @@ fn watch(body: &Fields<'_>) -> Result<Verb, Fault> {
 /// `bad_request` naming the field.
 pub(crate) fn history(room: RoomId, fields: &Fields<'_>) -> Result<History, Fault> {
     let from_zero = 0..=i64::MAX;
-    let history = History {
+    one_side(History {
         room,
         before: fields.opt_int("before", from_zero.clone())?,
         after: fields.opt_int("after", from_zero.clone())?,
         around: fields.opt_int("around", from_zero)?,
         limit: fields.opt_int("limit", 1..=MAX_PAGE)?.unwrap_or(0),
         thread: fields.opt_int("thread", 1..=i64::MAX)?,
-    };
+    })
+}
+
+/// The page, when it is asked for from one side only.
+///
+/// # Errors
+/// `bad_request` naming the second side.
+pub(super) fn one_side(history: History) -> Result<History, Fault> {
     let sides = [("before", history.before), ("after", history.after), ("around", history.around)];
     let mut given = sides.iter().filter(|(_, seq)| seq.is_some());
     if let (Some(_), Some((name, _))) = (given.next(), given.next()) {

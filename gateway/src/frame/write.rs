@@ -1,5 +1,7 @@
-//! The envelopes around what the server writes.
+//! The envelopes around what the server writes, in both formats.
 
+use parlance_proto::client::{self, ServerFrame, server_frame::Body};
+use prost::Message;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::socket::{Frame, HEADROOM};
@@ -36,6 +38,23 @@ impl<T: Serialize + ?Sized> Serialize for Answer<'_, T> {
 /// `{"re": re, "<kind>": body}`.
 pub(super) fn answer<T: Serialize + ?Sized>(re: u32, kind: &'static str, body: &T) -> Frame {
     text(&Answer { re, kind, body })
+}
+
+/// A `ServerFrame` that answers.
+pub(super) fn proto_answer(re: u32, body: Body) -> Frame {
+    binary(&ServerFrame { re, body: Some(body) })
+}
+
+/// A `ServerFrame` with an event.
+pub(super) fn proto_event(kind: client::event::Kind) -> Frame {
+    binary(&ServerFrame { re: 0, body: Some(Body::Event(client::Event { kind: Some(kind) })) })
+}
+
+fn binary(frame: &ServerFrame) -> Frame {
+    let mut buffer = Vec::with_capacity(HEADROOM + frame.encoded_len());
+    buffer.resize(HEADROOM, 0);
+    frame.encode_raw(&mut buffer);
+    Frame::binary(buffer)
 }
 
 /// `{"event": {"<kind>": body}}`.

@@ -3,9 +3,10 @@
 use service_kit::id::SessionId;
 
 use super::*;
+use crate::frame::Format;
 
 fn conn(number: u64, user: UserId) -> Arc<Conn> {
-    Arc::new(Conn::new(number, user, SessionId::generate(), true, 0, 0))
+    Arc::new(Conn::new(number, user, SessionId::generate(), Format::Json, true, 0, 0))
 }
 
 /// Waits until these are the topics that nobody has wanted for long enough.

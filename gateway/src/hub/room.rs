@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::{
     conn::{Conn, Wakes},
-    frame,
+    frame::{Event, Written},
     socket::Frame,
 };
 
@@ -255,7 +255,7 @@ impl Room {
 
     /// Continuity cannot be kept: everybody is asked to fetch the changes, and delivery goes on from `rev`.
     pub(crate) fn skip_to(&mut self, rev: i64, after_ms: i64) -> After {
-        let frame = frame::event::resync(self.id, rev, after_ms);
+        let resync = Written::new(Event::Resync { room: self.id, rev, after_ms });
         self.delivered = Some(rev);
         self.early = self.early.split_off(&(rev + 1));
         for conn in self.members.values().flat_map(|local| &local.conns) {
@@ -263,20 +263,21 @@ impl Room {
                 // Only a read of what is skipped makes up for it.
                 Some(State::Holding { base, .. }) => *base = Some(rev),
                 Some(State::Floor(floor)) if *floor >= rev => {}
-                _ => conn.push(frame.clone()),
+                _ => conn.push(resync.get(conn.format).clone()),
             }
         }
         self.drain()
     }
 
     /// Delivers what nobody misses to the members, but not to `except`.
-    pub(crate) fn droppable(&self, frame: &Frame, except: Option<UserId>) {
+    pub(crate) fn droppable(&self, event: Event<'_>, except: Option<UserId>) {
+        let written = Written::new(event);
         for (user, local) in &self.members {
             if Some(*user) == except {
                 continue;
             }
             for conn in local.conns.iter().filter(|conn| conn.is_welcomed()) {
-                conn.push_droppable(frame.clone());
+                conn.push_droppable(|| written.get(conn.format).clone());
             }
         }
     }
@@ -334,7 +335,7 @@ impl Room {
             Some(Kind::Message(message)) => self.deliver_message(&message, prev, &mut after.wakes),
             Some(Kind::Member(changed)) => {
                 let Some(member) = &changed.member else { return };
-                self.send_all(rev, &frame::event::member(self.id, member, prev), &mut after.wakes);
+                self.send_all(rev, Event::Member { room: self.id, member, prev }, &mut after.wakes);
                 let user = member.user.as_ref().and_then(|user| UserId::from_wire(&user.id, "user").ok());
                 if let Some(user) = user
                     && changed.joined_rev > held
@@ -346,11 +347,12 @@ impl Room {
                 let Ok(user) = UserId::from_wire(&removed.user, "user") else { return };
                 self.remove(user, rev);
                 after.left.push(user);
-                self.send_all(rev, &frame::event::removed(self.id, rev, user, prev), &mut after.wakes);
+                self.send_all(rev, Event::Removed { room: self.id, rev, user, prev }, &mut after.wakes);
             }
-            Some(Kind::Info(room)) => self.send_all(rev, &frame::event::room(&room, prev), &mut after.wakes),
+            Some(Kind::Info(room)) => self.send_all(rev, Event::Room { room: &room, prev }, &mut after.wakes),
             Some(Kind::Resync(resync)) => {
-                self.send_all(rev, &frame::event::resync(self.id, rev, resync.after_ms), &mut after.wakes);
+                let event = Event::Resync { room: self.id, rev, after_ms: resync.after_ms };
+                self.send_all(rev, event, &mut after.wakes);
             }
             None => tracing::warn!(room.id = %self.id, "an event of a kind that is not known here"),
         }
@@ -358,24 +360,21 @@ impl Room {
 
     /// A message goes out as it is, but as `skip` to those whose history begins after it.
     fn deliver_message(&mut self, message: &parlance_proto::v1::Message, prev: Option<i64>, wakes: &mut Wakes) {
-        let whole = frame::event::message(message, prev);
-        let mut skip = None;
-        let (id, holds) = (self.id, &mut self.holds);
+        let whole = Written::new(Event::Message { message, prev });
+        let skip = Written::new(Event::Skip { room: self.id, rev: message.rev, prev });
+        let holds = &mut self.holds;
         for local in self.members.values() {
-            let frame = if message.seq > local.visible_from_seq {
-                &whole
-            } else {
-                skip.get_or_insert_with(|| frame::event::skip(id, message.rev, prev))
-            };
+            let event = if message.seq > local.visible_from_seq { &whole } else { &skip };
             for conn in &local.conns {
-                send(holds, conn, message.rev, frame, wakes);
+                send(holds, conn, message.rev, event, wakes);
             }
         }
     }
 
-    fn send_all(&mut self, rev: i64, frame: &Frame, wakes: &mut Wakes) {
+    fn send_all(&mut self, rev: i64, event: Event<'_>, wakes: &mut Wakes) {
+        let event = Written::new(event);
         for conn in self.members.values().flat_map(|local| &local.conns) {
-            send(&mut self.holds, conn, rev, frame, wakes);
+            send(&mut self.holds, conn, rev, &event, wakes);
         }
     }
 
@@ -394,7 +393,7 @@ impl Room {
                 }
                 _ => {
                     gone.push(conn.number);
-                    conn.push(frame::event::left(self.id));
+                    conn.push(Event::Left(self.id).write(conn.format));
                     false
                 }
             }
@@ -413,15 +412,15 @@ impl Room {
     }
 }
 
-/// Sends a frame to one connection, or holds it back for it.
-fn send(holds: &mut Vec<Hold>, conn: &Arc<Conn>, rev: i64, frame: &Frame, wakes: &mut Wakes) {
+/// Sends an event to one connection, or holds it back for it.
+fn send(holds: &mut Vec<Hold>, conn: &Arc<Conn>, rev: i64, event: &Written<'_>, wakes: &mut Wakes) {
     if !holds.is_empty()
         && let Some(place) = holds.iter().position(|hold| hold.conn == conn.number)
     {
         match &mut holds[place].state {
             State::Holding { events, stale, .. } => {
                 if events.len() < MAX_HELD {
-                    events.push((rev, frame.clone()));
+                    events.push((rev, event.get(conn.format).clone()));
                 } else {
                     *stale = true;
                 }
@@ -433,7 +432,7 @@ fn send(holds: &mut Vec<Hold>, conn: &Arc<Conn>, rev: i64, frame: &Frame, wakes:
             }
         }
     }
-    wakes.push(conn, frame.clone());
+    wakes.push(conn, event.get(conn.format).clone());
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use parlance_proto::{
 use service_kit::id::{ClientId, MessageId, SessionId};
 
 use super::*;
+use crate::frame::Format;
 
 struct Fixture {
     room: Room,
@@ -20,7 +21,7 @@ impl Fixture {
 
     fn conn(&mut self, user: UserId) -> Arc<Conn> {
         self.next += 1;
-        let conn = Conn::new(self.next, user, SessionId::generate(), true, 0, 0);
+        let conn = Conn::new(self.next, user, SessionId::generate(), Format::Json, true, 0, 0);
         conn.welcome();
         Arc::new(conn)
     }

@@ -11,7 +11,7 @@ use service_kit::id::UserId;
 use super::lock;
 use crate::{
     conn::{Conn, Newest},
-    frame,
+    frame::{Event, Written},
 };
 
 /// Users that one connection may follow.
@@ -75,9 +75,9 @@ impl Watches {
         if watched.conns.is_empty() {
             return;
         }
-        let frame = frame::event::presence(presence);
+        let written = Written::new(Event::Presence(presence));
         for conn in &watched.conns {
-            conn.push_newest(Newest::Presence(user), frame.clone());
+            conn.push_newest(Newest::Presence(user), written.get(conn.format).clone());
         }
     }
 

@@ -1,6 +1,9 @@
-//! Frames of clients: which are none, which are refused and how, and what the others mean.
+//! Frames of clients: which are none, which are refused and how, and what the others mean; the same in both formats.
 
-use gateway::frame::{Hello, History, Parsed, Send, State, Verb, parse};
+use gateway::frame::{Format, Hello, History, Parsed, Re, Send, State, Verb, parse, parse_proto};
+use parlance_client::proto::encode;
+use parlance_proto::client::{ClientFrame, Mark, Status, client_frame};
+use prost::Message;
 use serde_json::{Value, json};
 use service_kit::{
     fault::Kind,
@@ -14,22 +17,33 @@ fn room() -> RoomId {
     ROOM.parse().expect("a room id")
 }
 
-fn verb_of(frame: &Value) -> Verb {
-    match parse(&frame.to_string()) {
-        Parsed::Frame { id: 7, verb } => verb,
-        other => panic!("{frame} was read as {other:?}"),
+/// What `{"id": 7, verb: body}` means.
+fn verb_of(verb: &str, body: &Value) -> Verb {
+    let json = match parse(&json!({"id": 7, verb: body}).to_string()) {
+        Parsed::Frame { re: Re { id: 7, format: Format::Json }, verb } => verb,
+        other => panic!("{verb} {body} was read as {other:?}"),
+    };
+    match parse_proto(encode(7, verb, body).expect("a binary form").into()) {
+        Parsed::Frame { re: Re { id: 7, format: Format::Proto }, verb } => assert_eq!(verb, json, "the formats differ"),
+        other => panic!("{verb} {body} was read as {other:?}"),
     }
+    json
 }
 
-/// The message with which `{"id": 7, verb: body}` is refused.
-fn refusal(verb: &str, body: &Value) -> String {
-    match parse(&json!({"id": 7, verb: body}).to_string()) {
-        Parsed::Refused { id: 7, fault } => {
+/// The message with which a frame is refused.
+fn refused(parsed: Parsed) -> String {
+    match parsed {
+        Parsed::Refused { re: Re { id: 7, .. }, fault, .. } => {
             assert_eq!(fault.kind, Kind::BadRequest);
             fault.message
         }
-        other => panic!("{verb} {body} was read as {other:?}"),
+        other => panic!("this was read as {other:?}"),
     }
+}
+
+/// How a binary frame is refused.
+fn refused_proto(verb: client_frame::Verb) -> String {
+    refused(parse_proto(ClientFrame { id: 7, verb: Some(verb) }.encode_to_vec().into()))
 }
 
 #[test]
@@ -53,13 +67,19 @@ fn without_json_an_object_or_an_id_it_is_no_frame() {
     ] {
         assert!(matches!(parse(text), Parsed::NotAFrame), "{text}");
     }
-    assert!(matches!(parse(r#"{"id":4294967295,"ping":{}}"#), Parsed::Frame { id: u32::MAX, verb: Verb::Ping }));
+    assert!(matches!(
+        parse(r#"{"id":4294967295,"ping":{}}"#),
+        Parsed::Frame { re: Re { id: u32::MAX, .. }, verb: Verb::Ping }
+    ));
 }
 
 #[test]
 fn a_valid_id_without_exactly_one_known_verb_is_refused() {
     for text in [r#"{"id":1}"#, r#"{"id":1,"ping":{},"typing":{}}"#, r#"{"id":1,"shout":{}}"#, r#"{"id":1,"ping":3}"#] {
-        assert!(matches!(parse(text), Parsed::Refused { id: 1, fault } if fault.kind == Kind::BadRequest), "{text}");
+        assert!(
+            matches!(parse(text), Parsed::Refused { re: Re { id: 1, .. }, fault, .. } if fault.kind == Kind::BadRequest),
+            "{text}"
+        );
     }
 }
 
@@ -122,16 +142,23 @@ fn a_refusal_begins_with_the_name_of_the_field() {
         ("hello", json!({"rooms": {ROOM: [1, 2, 3]}}), &format!("rooms.{ROOM}")),
         ("hello", json!({"rooms": {ROOM: "1"}}), &format!("rooms.{ROOM}")),
     ] {
-        let message = refusal(verb, &body);
-        assert!(message.starts_with(&format!("{field}: ")), "{verb}: expected {field}, got {message}");
+        let json = refused(parse(&json!({"id": 7, verb: body}).to_string()));
+        // What has another type than the contract says has no binary form.
+        let proto = encode(7, verb, &body).ok().map(|bytes| refused(parse_proto(bytes.into())));
+        for message in [Some(json), proto].into_iter().flatten() {
+            assert!(message.starts_with(&format!("{field}: ")), "{verb}: expected {field}, got {message}");
+        }
     }
 }
 
 #[test]
 fn a_hello_says_what_the_client_holds() {
-    let verb = verb_of(&json!({"id": 7, "hello": {
-        "token": "t", "device": "phone", "generation": "g", "rooms": {ROOM: 5, OTHER: [6, 2]}, "later": 1,
-    }}));
+    let verb = verb_of(
+        "hello",
+        &json!({
+            "token": "t", "device": "phone", "generation": "g", "rooms": {ROOM: 5, OTHER: [6, 2]}, "later": 1,
+        }),
+    );
     let expected = Hello {
         token: Some("t".to_owned()),
         device: Some("phone".to_owned()),
@@ -141,7 +168,7 @@ fn a_hello_says_what_the_client_holds() {
     };
     assert_eq!(verb, Verb::Hello(expected));
     let bare = Hello { token: None, device: None, generation: None, rooms: Vec::new(), presence: false };
-    assert_eq!(verb_of(&json!({"id": 7, "hello": {"presence": false, "token": null}})), Verb::Hello(bare));
+    assert_eq!(verb_of("hello", &json!({"presence": false, "token": null})), Verb::Hello(bare));
 }
 
 #[test]
@@ -157,7 +184,7 @@ fn a_send_in_good_form_keeps_its_text_and_meta() {
     };
     let body = json!({"room": ROOM, "client_id": OTHER, "text": text, "reply_to": 3, "meta": {"b": [1], "a": 0.1},
                       "mentions": [], "attachments": [], "thread": null});
-    assert_eq!(verb_of(&json!({"id": 7, "send": body})), Verb::Send(send));
+    assert_eq!(verb_of("send", &body), Verb::Send(send));
 }
 
 #[test]
@@ -167,7 +194,7 @@ fn what_is_not_built_yet_is_read_and_said() {
     {
         let mut body = json!({"room": ROOM, "client_id": OTHER, "text": "hi"});
         body.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
-        let Verb::Send(send) = verb_of(&json!({"id": 7, "send": body})) else { panic!("not a send") };
+        let Verb::Send(send) = verb_of("send", &body) else { panic!("not a send") };
         assert!(send.unbuilt, "{extra}");
     }
 }
@@ -199,6 +226,55 @@ fn the_other_verbs_carry_their_fields() {
         ("renew", json!({"token": "t"}), Verb::Renew { token: "t".to_owned() }),
         ("ping", json!({}), Verb::Ping),
     ] {
-        assert_eq!(verb_of(&json!({"id": 7, verb: body})), expected);
+        assert_eq!(verb_of(verb, &body), expected);
     }
+}
+
+#[test]
+fn without_protobuf_or_an_id_it_is_no_binary_frame() {
+    let ping = encode(7, "ping", &json!({})).expect("a frame");
+    let without_id = ClientFrame { id: 0, ..ClientFrame::decode(&*ping).expect("a frame") }.encode_to_vec();
+    // `text` of a send, which is not UTF-8.
+    let not_utf8 = [vec![8, 7, 26, 3, 26, 1], vec![0xff]].concat();
+    for bytes in
+        [Vec::new(), vec![0xff; 12], br#"{"id":7,"ping":{}}"#.to_vec(), without_id, ping[..3].to_vec(), not_utf8]
+    {
+        assert!(matches!(parse_proto(bytes.clone().into()), Parsed::NotAFrame), "{bytes:?}");
+    }
+    assert!(matches!(parse_proto(ping.into()), Parsed::Frame { re: Re { id: 7, .. }, verb: Verb::Ping }));
+}
+
+#[test]
+fn a_binary_frame_without_exactly_one_known_verb_is_refused() {
+    let ping = encode(7, "ping", &json!({})).expect("a frame");
+    let typing = encode(7, "typing", &json!({"room": ROOM, "on": true})).expect("a frame");
+    // Field 100, which no verb has, with an empty message.
+    let unknown = [0xa2, 0x06, 0x00];
+    let id_alone = ClientFrame { id: 7, verb: None }.encode_to_vec();
+    for bytes in [
+        id_alone.clone(),
+        [ping.clone(), typing].concat(),
+        [ping.clone(), ping.clone()].concat(),
+        [id_alone, unknown.to_vec()].concat(),
+        [ping, unknown.to_vec()].concat(),
+    ] {
+        refused(parse_proto(bytes.into()));
+    }
+}
+
+#[test]
+fn what_only_a_binary_frame_can_get_wrong_is_refused_by_name() {
+    let short = Mark { room: Some(vec![1; 15].into()), seq: Some(1) };
+    assert!(refused_proto(client_frame::Verb::Read(short)).starts_with("room: "));
+    for state in [0, 1, 77] {
+        assert!(refused_proto(client_frame::Verb::Status(Status { state })).starts_with("state: "), "{state}");
+    }
+    let meta = client_frame::Verb::Send(parlance_proto::client::Send {
+        room: Some(vec![1; 16].into()),
+        client_id: Some(vec![2; 16].into()),
+        text: Some("hi".to_owned()),
+        meta: Some("[1]".to_owned()),
+        ..parlance_proto::client::Send::default()
+    });
+    assert!(refused_proto(meta).starts_with("meta: "));
 }

@@ -1,6 +1,6 @@
-//! What the server writes, to the letter of docs/protocol.md.
+//! What the server writes, to the letter of docs/protocol.md, and that both formats say the same.
 
-use gateway::frame::{self, Welcome, event};
+use gateway::frame::{self, Event, Format, Re, Welcome};
 use gateway::socket::Frame;
 use parlance_proto::{chat, event as bus, v1};
 use serde_json::{Value, json};
@@ -19,9 +19,21 @@ fn wire(digit: u8) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(id(digit).as_bytes())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "reads better in the tests")]
-fn read(text: Frame) -> Value {
-    serde_json::from_slice(text.payload()).expect("JSON")
+/// What an event says: the same in both formats.
+fn event(event: Event<'_>) -> Value {
+    same(|format| event.write(format))
+}
+
+/// What the answer to frame 7 says: the same in both formats.
+fn answer(write: impl Fn(Re) -> Frame) -> Value {
+    same(|format| write(Re { id: 7, format }))
+}
+
+fn same(write: impl Fn(Format) -> Frame) -> Value {
+    let json = serde_json::from_slice(write(Format::Json).payload()).expect("JSON");
+    let proto = parlance_client::proto::decode(write(Format::Proto).payload()).expect("a binary frame");
+    assert_eq!(Value::Object(proto), json, "the formats differ");
+    json
 }
 
 fn alice() -> v1::User {
@@ -112,13 +124,16 @@ fn room_json() -> Value {
 #[test]
 fn durable_events_are_flat_and_carry_prev_only_when_given() {
     let room_id = RoomId(id(2));
-    assert_eq!(read(event::message(&message(), None)), json!({"event": {"message": message_json()}}));
     assert_eq!(
-        read(event::message(&message(), Some(6))),
+        event(Event::Message { message: &message(), prev: None }),
+        json!({"event": {"message": message_json()}})
+    );
+    assert_eq!(
+        event(Event::Message { message: &message(), prev: Some(6) }),
         json!({"event": {"message": with(message_json(), &json!({"prev": 6}))}})
     );
     assert_eq!(
-        read(event::skip(room_id, 9, Some(7))),
+        event(Event::Skip { room: room_id, rev: 9, prev: Some(7) }),
         json!({"event": {"skip": {"room": id(2), "rev": 9, "prev": 7}}})
     );
     let member = v1::Member {
@@ -131,15 +146,15 @@ fn durable_events_are_flat_and_carry_prev_only_when_given() {
         muted_until: None,
     };
     assert_eq!(
-        read(event::member(room_id, &member, None)),
+        event(Event::Member { room: room_id, member: &member, prev: None }),
         json!({"event": {"member": {"room": id(2), "user": alice_json(), "role": "admin", "joined_at": 12, "rev": 9}}})
     );
     assert_eq!(
-        read(event::removed(room_id, 9, UserId(id(1)), None)),
+        event(Event::Removed { room: room_id, rev: 9, user: UserId(id(1)), prev: None }),
         json!({"event": {"removed": {"room": id(2), "rev": 9, "user": id(1)}}})
     );
     assert_eq!(
-        read(event::room(&room(), Some(3))),
+        event(Event::Room { room: &room(), prev: Some(3) }),
         json!({"event": {"room": with(shared_json(), &json!({"room": id(2), "prev": 3}))}})
     );
 }
@@ -147,9 +162,12 @@ fn durable_events_are_flat_and_carry_prev_only_when_given() {
 #[test]
 fn events_of_the_user_name_the_room_beside_its_fields() {
     let room_id = RoomId(id(2));
-    assert_eq!(read(event::joined(&room())), json!({"event": {"joined": with(room_json(), &json!({"room": id(2)}))}}));
-    assert_eq!(read(event::left(room_id)), json!({"event": {"left": {"room": id(2)}}}));
-    assert_eq!(read(event::me(room_id, &me())), json!({"event": {"me": with(me_json(), &json!({"room": id(2)}))}}));
+    assert_eq!(event(Event::Joined(&room())), json!({"event": {"joined": with(room_json(), &json!({"room": id(2)}))}}));
+    assert_eq!(event(Event::Left(room_id)), json!({"event": {"left": {"room": id(2)}}}));
+    assert_eq!(
+        event(Event::Me { room: room_id, me: &me() }),
+        json!({"event": {"me": with(me_json(), &json!({"room": id(2)}))}})
+    );
 }
 
 #[test]
@@ -157,53 +175,63 @@ fn passing_events_and_controls() {
     let room_id = RoomId(id(2));
     let receipt = bus::Receipt { room: wire(2), user: wire(1), read_seq: Some(4), delivered_seq: None };
     assert_eq!(
-        read(event::receipt(&receipt)),
+        event(Event::Receipt(&receipt)),
         json!({"event": {"receipt": {"room": id(2), "user": id(1), "read_seq": 4}}})
     );
     assert_eq!(
-        read(event::typing(room_id, UserId(id(1)), false)),
+        event(Event::Typing { room: room_id, user: UserId(id(1)), on: false }),
         json!({"event": {"typing": {"room": id(2), "user": id(1), "on": false}}})
     );
     let mut presence =
         v1::Presence { user: wire(1), state: v1::PresenceState::Away.into(), last_seen: None, version: 5 };
-    assert_eq!(read(event::presence(&presence)), json!({"event": {"presence": {"user": id(1), "state": "away"}}}));
+    assert_eq!(event(Event::Presence(&presence)), json!({"event": {"presence": {"user": id(1), "state": "away"}}}));
     presence.state = v1::PresenceState::Invisible.into();
     presence.last_seen = Some(8);
     assert_eq!(
-        read(event::presence(&presence)),
+        event(Event::Presence(&presence)),
         json!({"event": {"presence": {"user": id(1), "state": "offline", "last_seen": 8}}})
     );
     assert_eq!(
-        read(event::resync(room_id, 9, 250)),
+        event(Event::Resync { room: room_id, rev: 9, after_ms: 250 }),
         json!({"event": {"resync": {"room": id(2), "rev": 9, "after_ms": 250}}})
     );
-    assert_eq!(read(event::going_away(700)), json!({"event": {"going_away": {"reconnect_after_ms": 700}}}));
+    assert_eq!(event(Event::GoingAway(700)), json!({"event": {"going_away": {"reconnect_after_ms": 700}}}));
 }
 
 #[test]
 fn answers_carry_the_number_of_their_frame() {
     let sent = chat::Sent { id: wire(3), seq: 4, rev: 9, at: 20, duplicate: true };
     assert_eq!(
-        read(frame::sent(7, &RoomId(id(2)), &ClientId(id(4)), &sent)),
+        answer(|re| frame::sent(re, &RoomId(id(2)), &ClientId(id(4)), &sent)),
         json!({"re": 7, "sent": {"room": id(2), "client_id": id(4), "id": id(3), "seq": 4, "rev": 9, "at": 20, "duplicate": true}})
     );
-    assert_eq!(read(frame::ok(7)), json!({"re": 7, "ok": {}}));
-    assert_eq!(read(frame::ok_rev(7, 9)), json!({"re": 7, "ok": {"rev": 9}}));
-    assert_eq!(read(frame::ok_presence(7, &[])), json!({"re": 7, "ok": {"presence": []}}));
-    assert_eq!(read(frame::ok_expires(7, 600)), json!({"re": 7, "ok": {"expires_in_s": 600}}));
-    assert_eq!(read(frame::pong(7, 99)), json!({"re": 7, "pong": {"server_time": 99}}));
+    assert_eq!(answer(frame::ok), json!({"re": 7, "ok": {}}));
+    assert_eq!(answer(|re| frame::ok_rev(re, 9)), json!({"re": 7, "ok": {"rev": 9}}));
+    let away = v1::Presence { user: wire(1), state: v1::PresenceState::Away.into(), ..v1::Presence::default() };
+    assert_eq!(
+        answer(|re| frame::ok_presence(re, std::slice::from_ref(&away))),
+        json!({"re": 7, "ok": {"presence": [{"user": id(1), "state": "away"}]}})
+    );
+    // Protobuf does not tell an empty list from none.
+    let nobody = frame::ok_presence(Re { id: 7, format: Format::Json }, &[]);
+    assert_eq!(nobody.payload(), br#"{"re":7,"ok":{"presence":[]}}"#);
+    assert_eq!(answer(|re| frame::ok_expires(re, 600)), json!({"re": 7, "ok": {"expires_in_s": 600}}));
+    assert_eq!(answer(|re| frame::pong(re, 99)), json!({"re": 7, "pong": {"server_time": 99}}));
     let history = chat::HistoryReply { items: vec![message()], has_more: true, rev: 9 };
     assert_eq!(
-        read(frame::messages(7, &history)),
+        answer(|re| frame::messages(re, &history)),
         json!({"re": 7, "messages": {"items": [message_json()], "has_more": true, "rev": 9}})
     );
     let wait = Fault::new(Kind::RateLimited, "wait").retry_after(std::time::Duration::from_millis(40));
     assert_eq!(
-        read(frame::error(7, &wait)),
+        answer(|re| frame::error(re, &wait)),
         json!({"re": 7, "error": {"code": "rate_limited", "message": "wait", "retry_after_ms": 40}})
     );
-    assert_eq!(read(frame::error(7, &Fault::conflict("no")))["error"], json!({"code": "conflict", "message": "no"}));
-    assert_eq!(read(frame::token_expired(7))["error"]["code"], "token_expired");
+    assert_eq!(
+        answer(|re| frame::error(re, &Fault::conflict("no")))["error"],
+        json!({"code": "conflict", "message": "no"})
+    );
+    assert_eq!(answer(frame::token_expired)["error"]["code"], "token_expired");
 }
 
 #[test]
@@ -219,7 +247,7 @@ fn a_welcome_holds_rooms_and_changes() {
     };
     let changes_json = json!({"room": id(2), "from_rev": 5, "rev": 9, "messages": [message_json()], "members": [],
                               "removed": [id(6)], "info": shared_json(), "more": false, "truncated": false});
-    assert_eq!(read(frame::changes(7, &changes)), json!({"re": 7, "changes": changes_json}));
+    assert_eq!(answer(|re| frame::changes(re, &changes)), json!({"re": 7, "changes": changes_json}));
     let reply = chat::HelloReply {
         user: Some(alice()),
         generation: "g".to_owned(),
@@ -230,8 +258,8 @@ fn a_welcome_holds_rooms_and_changes() {
     };
     let welcome = Welcome { connection: id(9), session: SessionId(id(5)), server_time: 99, reply: &reply };
     assert_eq!(
-        read(frame::welcome(1, &welcome)),
-        json!({"re": 1, "welcome": {
+        answer(|re| frame::welcome(re, &welcome)),
+        json!({"re": 7, "welcome": {
             "connection": id(9), "user": alice_json(), "session": id(5), "server_time": 99, "heartbeat_ms": 25000,
             "max_frame": 65536, "generation": "g", "rooms": [room_json()], "next_cursor": null,
             "changes": [changes_json], "left": [id(8)],
@@ -243,5 +271,5 @@ fn a_welcome_holds_rooms_and_changes() {
 fn an_erased_user_is_an_id_and_nothing_else() {
     let erased = v1::User { id: wire(1), deleted: true, ..v1::User::default() };
     let direct = v1::Room { kind: v1::RoomKind::Direct.into(), peer: Some(erased), ..room() };
-    assert_eq!(read(event::joined(&direct))["event"]["joined"]["peer"], json!({"id": id(1), "deleted": true}));
+    assert_eq!(event(Event::Joined(&direct))["event"]["joined"]["peer"], json!({"id": id(1), "deleted": true}));
 }
