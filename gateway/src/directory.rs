@@ -85,6 +85,8 @@ struct State {
     sessions: HashMap<(UserId, u64), (u64, bool)>,
     epoch: Option<String>,
     renewals: u64,
+    /// Gateways with a live lease, as the last renewal counted; 0 when none did.
+    gateways: u64,
     /// Somebody goes on without having waited for the operations up to this number; 0 when nobody does.
     impatient: u64,
     /// Renewals in a row that counted other entries than ours.
@@ -279,6 +281,7 @@ impl Directory {
         };
         let reply = reply.into_inner();
         let mut state = lock(&self.state);
+        state.gateways = reply.gateways;
         let first = state.epoch.is_none();
         let new_epoch = state.epoch.replace(reply.epoch.clone()).is_some_and(|epoch| epoch != reply.epoch);
         let standing = reply.standing();
@@ -304,6 +307,11 @@ impl Directory {
         drop(state);
         self.wake.notify_one();
         Standing::Registered
+    }
+
+    /// How many gateways there are, as far as the directory has told: 0 when it has not.
+    pub(crate) fn gateways(&self) -> u64 {
+        lock(&self.state).gateways
     }
 
     /// Waits until everything that is queued now is acknowledged, at most `patience`.

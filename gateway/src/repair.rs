@@ -17,8 +17,13 @@ use crate::{
     life::Life,
 };
 
-/// How often heads are compared when nothing asks for it.
-const EVERY: Duration = Duration::from_secs(30);
+/// Time for one comparison among all gateways together, when nothing asks for one: the more of them there are, the less
+/// often each compares.
+const SHARE: Duration = Duration::from_secs(3);
+/// A gateway compares no more often than that by itself, which is what up to 10 of them do.
+const SHORTEST: Duration = Duration::from_secs(30);
+/// And no less often, which is what 100 and more of them do: it is how long the last net may take to find something.
+const LONGEST: Duration = Duration::from_secs(300);
 /// How long a room may be behind in that comparison: its event may be on the way.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// Rooms or users of one comparison.
@@ -36,18 +41,25 @@ const RESYNC_MS: i64 = 2_000;
 
 /// Compares heads when something may have been missed, and every now and then.
 pub(crate) async fn run(life: Arc<Life>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.tick().await;
     loop {
+        // Counted from the last comparison, whatever asked for that one.
+        let pause = interval(life.directory.gateways(), rand::random());
         let patience = tokio::select! {
             () = life.compare_wanted() => Duration::ZERO,
-            _ = ticks.tick() => ON_THE_WAY,
+            () = tokio::time::sleep(pause) => ON_THE_WAY,
         };
         while let Err(status) = compare(&life, patience).await {
             tracing::warn!(error = %status, "heads could not be compared; trying again");
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// How long after a comparison the next one comes by itself, with this many gateways (0: unknown). `spread`, from 0 to 1,
+/// moves it by up to a tenth either way, so that gateways that began together do not compare together for ever.
+fn interval(gateways: u64, spread: f64) -> Duration {
+    let gateways = u32::try_from(gateways).unwrap_or(u32::MAX);
+    SHARE.saturating_mul(gateways).clamp(SHORTEST, LONGEST).mul_f64(0.9 + spread.clamp(0.0, 1.0) / 5.0)
 }
 
 /// Compares the heads of all rooms and users, and repairs what is behind.
@@ -177,4 +189,36 @@ async fn standing(life: &Arc<Life>, user: UserId) -> Result<(), Status> {
         life.hub.user_read(user, reply.user_rev);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Halfway between the earliest and the latest.
+    fn seconds(gateways: u64) -> u64 {
+        interval(gateways, 0.5).as_secs()
+    }
+
+    #[test]
+    fn all_gateways_together_compare_once_in_three_seconds() {
+        assert_eq!([1, 2, 10].map(seconds), [30; 3]);
+        assert_eq!([11, 20, 99, 100].map(seconds), [33, 60, 297, 300]);
+    }
+
+    #[test]
+    fn the_last_net_is_drawn_every_five_minutes_however_many_there_are() {
+        assert_eq!([101, 100_000, u64::MAX].map(seconds), [300; 3]);
+    }
+
+    #[test]
+    fn who_does_not_know_how_many_there_are_takes_them_for_few() {
+        assert_eq!(seconds(0), 30);
+    }
+
+    #[test]
+    fn gateways_do_not_march_in_step() {
+        let between = |gateways| [0.0, 1.0].map(|spread| interval(gateways, spread).as_secs());
+        assert_eq!((between(1), between(100)), ([27, 33], [270, 330]));
+    }
 }

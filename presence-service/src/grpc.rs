@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status as Refusal, service::Routes};
 use crate::{
     directory::Directory,
     presence::{Choice, Seen, State, Status},
-    store::{BATCH, Change, Located, Op, Standing},
+    store::{BATCH, Change, Located, Op, Renewal, Standing},
 };
 
 /// The routes of both services.
@@ -53,7 +53,8 @@ impl wire::directory_server::Directory for Calls {
             Standing::Expired => wire::renew_reply::Standing::Expired,
             Standing::Cleared => wire::renew_reply::Standing::Cleared,
         };
-        Ok(Response::new(RenewReply { standing: standing.into(), entries: renewal.entries, epoch: renewal.epoch }))
+        let Renewal { entries, epoch, gateways, .. } = renewal;
+        Ok(Response::new(RenewReply { standing: standing.into(), entries, epoch, gateways }))
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupReply>, Refusal> {

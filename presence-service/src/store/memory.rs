@@ -186,16 +186,21 @@ impl Memory {
             boot.renewed = Some(number);
             boot.expiry = Some(now + millis(self.timing.lease));
         }
-        Renewal { standing, entries: boot.entries.len() as u64, epoch: self.epoch.clone() }
+        let entries = boot.entries.len() as u64;
+        let gateways = self.boots.keys().filter(|id| self.is_alive(id, now)).count() as u64;
+        Renewal { standing, entries, epoch: self.epoch.clone(), gateways }
+    }
+
+    fn is_alive(&self, id: &BootId, now: i64) -> bool {
+        self.boots.get(id).and_then(|boot| boot.expiry).is_some_and(|expiry| expiry > now)
     }
 
     pub(super) fn lookup(&self, topics: &[Topic], now: i64) -> Located {
-        let alive = |id: &BootId| self.boots.get(id).and_then(|boot| boot.expiry).is_some_and(|expiry| expiry > now);
         let served = topics
             .iter()
             .map(|topic| {
                 let boots = self.topics.get(topic);
-                boots.map_or_else(Vec::new, |boots| boots.keys().filter(|id| alive(id)).copied().collect())
+                boots.map_or_else(Vec::new, |boots| boots.keys().filter(|id| self.is_alive(id, now)).copied().collect())
             })
             .collect();
         Located { unknown: false, served }

@@ -106,14 +106,14 @@ impl Redis {
             args.arg(self.keys.entries(boot));
         });
         let mut answers = self.link.run(batch, SHORT).await?.into_iter();
-        let (standing, epoch): (String, String) = take(answers.next(), "renew")?;
+        let (standing, epoch, gateways): (String, String, u64) = take(answers.next(), "renew")?;
         let standing = match standing.as_str() {
             "alive" => Standing::Alive,
             "expired" => Standing::Expired,
             "cleared" => Standing::Cleared,
             _ => return Err(Error::Unexpected("renew")),
         };
-        Ok(Renewal { standing, entries: take(answers.next(), "zcard")?, epoch })
+        Ok(Renewal { standing, entries: take(answers.next(), "zcard")?, epoch, gateways })
     }
 
     pub(super) async fn lookup(&self, topics: &[Topic]) -> Result<Located, Error> {

@@ -93,6 +93,8 @@ pub struct Renewal {
     pub entries: u64,
     /// Another one than before: the store was lost in between.
     pub epoch: String,
+    /// Boots that hold a live lease.
+    pub gateways: u64,
 }
 
 /// The answer to a lookup.

@@ -24,6 +24,7 @@ crate::on_both!(
     a_gateway_that_leaves_is_gone_at_once_and_not_cleared,
     thousands_of_entries_of_a_dead_gateway_go,
     the_epoch_stays,
+    a_renewal_counts_the_gateways_with_a_live_lease,
 );
 
 async fn a_topic_has_the_gateways_that_attached_to_it(world: World) {
@@ -223,4 +224,27 @@ async fn the_epoch_stays(world: World) {
     let epoch = one.renews().await.epoch;
     world.store.lookup(&[room()]).await.unwrap();
     assert_eq!(two.renews().await.epoch, epoch);
+}
+
+async fn a_renewal_counts_the_gateways_with_a_live_lease(world: World) {
+    let (mut stays, mut silent, mut leaves) = (world.gateway(), world.gateway(), world.gateway());
+    assert_eq!(stays.renews().await.gateways, 1);
+    assert_eq!(silent.renews().await.gateways, 2);
+    assert_eq!(leaves.renews().await.gateways, 3);
+    assert_eq!(leaves.renews().await.gateways, 3, "each counts once");
+    world.store.leave(leaves.boot).await.unwrap();
+    assert_eq!(stays.renews().await.gateways, 2, "who has left is gone at once");
+
+    // Nobody sweeps: a lease that has run out counts no longer all the same.
+    world.passes(TIMING.lease / 2).await;
+    stays.renews().await;
+    world.passes(TIMING.lease / 2).await;
+    assert_eq!(stays.renews().await.gateways, 1);
+    assert_eq!(silent.renews().await.gateways, 2, "it was only silent");
+
+    world.passes(TIMING.lease).await;
+    let mut sweeper = world.sweeper();
+    world.until(&mut [&mut stays], &mut sweeper, "trust", crate::world::Watched::trusts_itself).await;
+    let renewal = silent.renews().await;
+    assert_eq!((renewal.standing, renewal.gateways), (Standing::Cleared, 1), "who was cleared learns it too");
 }

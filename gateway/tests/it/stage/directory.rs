@@ -137,7 +137,7 @@ impl State {
             Standing::Alive
         };
         let entries = u64::try_from(self.entries.len()).unwrap_or_default() - u64::from(self.miscounts);
-        wire::RenewReply { standing: standing.into(), entries, epoch: self.epoch.to_string() }
+        wire::RenewReply { standing: standing.into(), entries, epoch: self.epoch.to_string(), gateways: 1 }
     }
 }
 
