@@ -17,6 +17,7 @@ pub(crate) use self::rows::{Light, memberships};
 use self::rows::{Person, people};
 use crate::{
     App,
+    accounts::choice::Choice,
     actor::Actor,
     changes::{self, Rows, Since},
     error::Result,
@@ -139,6 +140,7 @@ fn assemble(
         changes: catch_up(&case, views, rows),
         left: left.into_iter().map(RoomId::to_wire).collect(),
         memberships: case.rooms.iter().map(Light::to_wire).collect(),
+        choice: case.person.choice().map(Choice::to_wire),
         user: Some(case.person.user.into_wire()),
     }
 }

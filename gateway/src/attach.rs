@@ -139,7 +139,7 @@ fn begin(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, hello: &Hello, reply: &Hell
         }
     }
     if conn.presence {
-        life.directory.session(conn.user, conn.number, false);
+        life.directory.session(conn.user, conn.number, reply.choice);
     }
 }
 

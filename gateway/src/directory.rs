@@ -2,15 +2,22 @@
 //!
 //! Operations are numbered and sent one batch after the other; whoever needs an entry waits until it is acknowledged. One
 //! lease keeps all of them alive.
+//!
+//! When everything is registered again, topics go at once. Sessions follow when it was read how their users want to be
+//! shown: the directory may have lost that, and somebody invisible must not be online for a moment.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Mutex,
     time::Duration,
 };
 
-use parlance_proto::presence::{
-    LeaveRequest, LookupRequest, Op, RenewRequest, UpdateRequest, directory_client::DirectoryClient, op, renew_reply,
+use parlance_proto::{
+    chat::{Choice, ChoicesRequest, sync_client::SyncClient},
+    presence::{
+        LeaveRequest, LookupRequest, Op, RenewRequest, UpdateRequest, directory_client::DirectoryClient, op,
+        renew_reply,
+    },
 };
 use service_kit::{
     bus::To,
@@ -21,7 +28,7 @@ use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::hub::lock;
@@ -30,6 +37,8 @@ use crate::hub::lock;
 const MAX_BEHIND: usize = 16_384;
 /// Operations of one call.
 const TOGETHER: usize = 512;
+/// Users whose choice is read with one call.
+const SLICE: usize = 4_096;
 /// How often the lease is renewed.
 pub(crate) const RENEW: Duration = Duration::from_secs(3);
 /// How long a connection waits for its entries before it goes on without: what it misses is repaired when they are there.
@@ -64,9 +73,13 @@ enum Outcome {
 pub(crate) struct Directory {
     boot: BootId,
     client: DirectoryClient<Client>,
+    /// Where it is stored how users want to be shown.
+    sync: SyncClient<Client>,
     // Held to queue and to take, never across an await.
     state: Mutex<State>,
     wake: Notify,
+    /// Sessions are to be registered again.
+    wake_sessions: Notify,
     /// Operations up to this number are acknowledged.
     acked: watch::Sender<u64>,
 }
@@ -78,9 +91,11 @@ struct State {
     queue: VecDeque<(Op, u64)>,
     /// The queue got too long and was dropped: everything is to be registered again when the directory takes something.
     dropped: bool,
-    /// The last operation of a full registration: nothing before it is acknowledged alone, since what others wait for
-    /// may be anywhere in it.
+    /// The last topic of a full registration: nothing before it is acknowledged alone, since what others wait for may be
+    /// anywhere in it.
     whole: u64,
+    /// The mark of a full registration whose sessions are still to be queued, with it at their end; 0 when there is none.
+    owed: u64,
     topics: HashMap<Topic, u64>,
     sessions: HashMap<(UserId, u64), (u64, bool)>,
     epoch: Option<String>,
@@ -94,17 +109,11 @@ struct State {
 }
 
 impl State {
-    fn queue(&mut self, kind: op::Kind, topic: Option<Topic>, session: Option<(UserId, u64, bool)>) -> u64 {
+    /// Gives an operation its number, and queues it.
+    fn queue(&mut self, op: Op) -> u64 {
         self.number += 1;
-        let mut op = Op { kind: kind.into(), number: self.number, ..Op::default() };
-        if let Some(topic) = topic {
-            op.topic = topic.to_wire();
-        }
-        if let Some((user, connection, idle)) = session {
-            (op.user, op.connection, op.idle) = (user.to_wire(), connection, idle);
-        }
         if !self.dropped {
-            self.queue.push_back((op, 0));
+            self.queue.push_back((Op { number: self.number, ..op }, 0));
         }
         if self.queue.len() > MAX_BEHIND + self.entries() {
             tracing::warn!(
@@ -117,14 +126,29 @@ impl State {
         self.number
     }
 
+    fn register(&mut self, user: UserId, connection: u64, idle: bool, choice: Option<Choice>) {
+        let choice = choice.unwrap_or_default();
+        let op = of_session(op::Kind::Session, user, connection);
+        let number = self.queue(Op { idle, choice: choice.state, choice_version: choice.version, ..op });
+        self.sessions.insert((user, connection), (number, idle));
+    }
+
     fn entries(&self) -> usize {
         self.topics.len() + self.sessions.len()
     }
 }
 
 impl Directory {
-    pub(crate) fn new(boot: BootId, client: DirectoryClient<Client>) -> Self {
-        Self { boot, client, state: Mutex::default(), wake: Notify::new(), acked: watch::Sender::new(0) }
+    pub(crate) fn new(boot: BootId, client: DirectoryClient<Client>, sync: SyncClient<Client>) -> Self {
+        Self {
+            boot,
+            client,
+            sync,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            wake_sessions: Notify::new(),
+            acked: watch::Sender::new(0),
+        }
     }
 
     /// Wants to hear of these topics, and waits until every publisher knows. False when that took too long: it goes on
@@ -142,7 +166,7 @@ impl Directory {
                 let number = match state.topics.get(&topic) {
                     Some(number) => *number,
                     None => {
-                        let number = state.queue(op::Kind::Attach, Some(topic), None);
+                        let number = state.queue(of_topic(op::Kind::Attach, topic));
                         state.topics.insert(topic, number);
                         number
                     }
@@ -168,17 +192,27 @@ impl Directory {
     pub(crate) fn detach(&self, topic: Topic) {
         let mut state = lock(&self.state);
         if state.topics.remove(&topic).is_some() {
-            state.queue(op::Kind::Detach, Some(topic), None);
+            state.queue(of_topic(op::Kind::Detach, topic));
         }
         drop(state);
         self.wake.notify_one();
     }
 
-    /// A connection makes its user online, or away when `idle`.
-    pub(crate) fn session(&self, user: UserId, connection: u64, idle: bool) {
+    /// A connection makes its user, who has chosen this, online.
+    pub(crate) fn session(&self, user: UserId, connection: u64, choice: Option<Choice>) {
         let mut state = lock(&self.state);
-        let number = state.queue(op::Kind::Session, None, Some((user, connection, idle)));
-        state.sessions.insert((user, connection), (number, idle));
+        state.register(user, connection, false, choice);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The same of a connection that does so already: it makes its user away when `idle`.
+    pub(crate) fn idle(&self, user: UserId, connection: u64, idle: bool, choice: Choice) {
+        let mut state = lock(&self.state);
+        // It may have ended meanwhile.
+        if state.sessions.contains_key(&(user, connection)) {
+            state.register(user, connection, idle, Some(choice));
+        }
         drop(state);
         self.wake.notify_one();
     }
@@ -187,15 +221,22 @@ impl Directory {
     pub(crate) fn end_session(&self, user: UserId, connection: u64) {
         let mut state = lock(&self.state);
         if state.sessions.remove(&(user, connection)).is_some() {
-            state.queue(op::Kind::SessionEnd, None, Some((user, connection, false)));
+            state.queue(of_session(op::Kind::SessionEnd, user, connection));
         }
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Sends what is queued, for ever. `late` is called after operations went through that had to be tried again, or that
-    /// somebody did not wait for: what was published meanwhile may have been missed.
+    /// Sends what is queued, until the boot is over. `late` is called after operations went through that had to be tried
+    /// again, or that somebody did not wait for: what was published meanwhile may have been missed.
     pub(crate) async fn run(&self, late: impl Fn()) {
+        tokio::select! {
+            () = self.send(late) => {}
+            () = self.bring_sessions() => {}
+        }
+    }
+
+    async fn send(&self, late: impl Fn()) {
         loop {
             let woken = self.wake.notified();
             let (ops, sweep_below) = self.take();
@@ -225,6 +266,72 @@ impl Directory {
         }
     }
 
+    /// Registers sessions again whenever that is owed, for ever.
+    async fn bring_sessions(&self) {
+        loop {
+            let woken = self.wake_sessions.notified();
+            let (owed, users) = {
+                let state = lock(&self.state);
+                let users: HashSet<UserId> = state.sessions.keys().map(|(user, _)| *user).collect();
+                (state.owed, users.into_iter().collect::<Vec<_>>())
+            };
+            if owed == 0 {
+                woken.await;
+                continue;
+            }
+            match self.choices(&users).await {
+                Ok(choices) => self.register_sessions(owed, &choices),
+                Err(status) => {
+                    tracing::warn!(error = %status, "how users want to be shown could not be read; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// How these users want to be shown.
+    async fn choices(&self, users: &[UserId]) -> Result<HashMap<UserId, Choice>, Status> {
+        let mut choices = HashMap::with_capacity(users.len());
+        for slice in users.chunks(SLICE) {
+            let request = ChoicesRequest { users: slice.iter().map(|user| user.to_wire()).collect() };
+            match self.sync.clone().choices(request).await {
+                Ok(reply) => choices.extend(slice.iter().copied().zip(reply.into_inner().items)),
+                // A chat-service of the version before has none.
+                Err(status) if status.code() == Code::Unimplemented => break,
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(choices)
+    }
+
+    /// Queues the sessions of a full registration, and the mark that ends it; not when another one has begun meanwhile.
+    /// Whoever came since the choices were read was queued with a choice already.
+    fn register_sessions(&self, owed: u64, choices: &HashMap<UserId, Choice>) {
+        let mut state = lock(&self.state);
+        if state.owed != owed {
+            return;
+        }
+        state.owed = 0;
+        let stale: Vec<((UserId, u64), bool)> = state
+            .sessions
+            .iter()
+            .filter(|(_, (number, _))| *number < owed)
+            .map(|(key, (_, idle))| (*key, *idle))
+            .collect();
+        for ((user, connection), idle) in &stale {
+            state.register(*user, *connection, *idle, choices.get(user).copied());
+        }
+        if stale.is_empty() {
+            // The mark needs something to travel with, and taking back what is not there is harmless.
+            state.queue(of_topic(op::Kind::Detach, Topic::Room(RoomId(Uuid::nil()))));
+        }
+        if let Some((_, sweep_below)) = state.queue.back_mut() {
+            *sweep_below = owed;
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Notes that operations up to `last` are acknowledged; true when somebody has not waited for that.
     fn acknowledge(&self, last: u64) -> bool {
         let mut state = lock(&self.state);
@@ -252,7 +359,7 @@ impl Directory {
     fn take(&self) -> (Vec<Op>, u64) {
         let mut state = lock(&self.state);
         if state.dropped {
-            register_all(&mut state);
+            self.register_all(&mut state);
             // Whatever was published for an entry that was dropped may have been missed.
             state.impatient = state.number;
         }
@@ -289,7 +396,7 @@ impl Directory {
             return Standing::Cleared;
         }
         let ours = u64::try_from(state.entries()).unwrap_or(u64::MAX);
-        let settled = state.queue.is_empty() && *self.acked.borrow() >= state.number;
+        let settled = state.queue.is_empty() && state.owed == 0 && *self.acked.borrow() >= state.number;
         state.differing = if settled && reply.entries != ours { state.differing + 1 } else { 0 };
         let expired = standing == renew_reply::Standing::Expired && !first;
         if !(new_epoch || expired || state.differing >= 2) {
@@ -303,7 +410,7 @@ impl Directory {
             "registering everything in the directory again"
         );
         state.differing = 0;
-        register_all(&mut state);
+        self.register_all(&mut state);
         drop(state);
         self.wake.notify_one();
         Standing::Registered
@@ -312,6 +419,20 @@ impl Directory {
     /// How many gateways there are, as far as the directory has told: 0 when it has not.
     pub(crate) fn gateways(&self) -> u64 {
         lock(&self.state).gateways
+    }
+
+    /// Queues every topic again, and owes the sessions, with a mark that clears what is older. What was queued before is
+    /// contained in that.
+    fn register_all(&self, state: &mut State) {
+        (state.queue, state.dropped) = (VecDeque::new(), false);
+        state.owed = state.number + 1;
+        let topics: Vec<Topic> = state.topics.keys().copied().collect();
+        for topic in topics {
+            let number = state.queue(of_topic(op::Kind::Attach, topic));
+            state.topics.insert(topic, number);
+        }
+        state.whole = state.number;
+        self.wake_sessions.notify_one();
     }
 
     /// Waits until everything that is queued now is acknowledged, at most `patience`.
@@ -341,28 +462,12 @@ impl Directory {
     }
 }
 
-/// Queues every entry again, and a mark that clears what is older. What was queued before is contained in that.
-fn register_all(state: &mut State) {
-    (state.queue, state.dropped) = (VecDeque::new(), false);
-    let below = state.number + 1;
-    let topics: Vec<Topic> = state.topics.keys().copied().collect();
-    for topic in topics {
-        let number = state.queue(op::Kind::Attach, Some(topic), None);
-        state.topics.insert(topic, number);
-    }
-    let sessions: Vec<((UserId, u64), bool)> = state.sessions.iter().map(|(key, (_, idle))| (*key, *idle)).collect();
-    for ((user, connection), idle) in sessions {
-        let number = state.queue(op::Kind::Session, None, Some((user, connection, idle)));
-        state.sessions.insert((user, connection), (number, idle));
-    }
-    if state.number < below {
-        // Nothing is ours: the mark needs something to travel with, and taking back what is not there is harmless.
-        state.queue(op::Kind::Detach, Some(Topic::Room(RoomId(Uuid::nil()))), None);
-    }
-    if let Some((_, sweep_below)) = state.queue.back_mut() {
-        *sweep_below = below;
-    }
-    state.whole = state.number;
+fn of_topic(kind: op::Kind, topic: Topic) -> Op {
+    Op { kind: kind.into(), topic: topic.to_wire(), ..Op::default() }
+}
+
+fn of_session(kind: op::Kind, user: UserId, connection: u64) -> Op {
+    Op { kind: kind.into(), user: user.to_wire(), connection, ..Op::default() }
 }
 
 #[cfg(test)]

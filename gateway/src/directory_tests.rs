@@ -7,7 +7,8 @@ use super::*;
 
 /// A directory that never takes anything: nobody runs it.
 fn away() -> Directory {
-    Directory::new(BootId::generate(), DirectoryClient::new(rpc::connect("http://127.0.0.1:1").unwrap()))
+    let nobody = rpc::connect("http://127.0.0.1:1").unwrap();
+    Directory::new(BootId::generate(), DirectoryClient::new(nobody.clone()), SyncClient::new(nobody))
 }
 
 /// Wants to hear of it, and waits for nothing.
@@ -48,14 +49,17 @@ async fn the_queue_is_bounded_and_then_everything_is_registered_again() {
     for _ in 0..TOGETHER {
         attaches(&directory, room());
     }
-    directory.session(user, 1, false);
+    directory.session(user, 1, None);
     much_comes_and_goes(&directory);
     much_comes_and_goes(&directory);
     assert!(lock(&directory.state).queue.len() <= MAX_BEHIND, "{}", lock(&directory.state).queue.len());
 
     let before = lock(&directory.state).number;
-    let (topics, mark, sessions) = sent(&directory, |_| {});
-    assert_eq!((topics, mark, sessions), (TOGETHER, before + 1, 1));
+    assert_eq!(sent(&directory, |_| {}), (TOGETHER, 0, 0), "topics go at once");
+    assert!(directory.settled(Duration::ZERO).await);
+    let owed = lock(&directory.state).owed;
+    directory.register_sessions(owed, &HashMap::new());
+    assert_eq!(sent(&directory, |_| {}), (0, before + 1, 1), "and the mark with the sessions");
     assert!(directory.settled(Duration::ZERO).await);
 }
 
@@ -85,7 +89,32 @@ async fn heads_are_compared_after_a_registration_that_replaced_a_queue() {
 async fn as_many_entries_as_there_are_may_wait() {
     let directory = away();
     for _ in 0..MAX_BEHIND + TOGETHER {
-        directory.session(UserId::generate(), 1, false);
+        directory.session(UserId::generate(), 1, None);
     }
     assert!(!lock(&directory.state).dropped, "registering everything again would be no shorter");
+}
+
+#[tokio::test]
+async fn sessions_of_a_registration_that_another_one_has_replaced_are_not_queued() {
+    let (directory, user) = (away(), UserId::generate());
+    directory.session(user, 1, None);
+    much_comes_and_goes(&directory);
+    sent(&directory, |_| {});
+    let replaced = lock(&directory.state).owed;
+    much_comes_and_goes(&directory);
+    sent(&directory, |_| {});
+    directory.register_sessions(replaced, &HashMap::new());
+    assert_eq!(sent(&directory, |_| {}), (0, 0, 0));
+    let owed = lock(&directory.state).owed;
+    directory.register_sessions(owed, &HashMap::new());
+    assert_eq!(sent(&directory, |_| {}), (0, owed, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_has_ended_is_not_made_idle() {
+    let (directory, user) = (away(), UserId::generate());
+    directory.session(user, 1, None);
+    directory.end_session(user, 1);
+    directory.idle(user, 1, true, Choice::default());
+    assert_eq!(sent(&directory, |_| {}), (0, 0, 1), "the session that began, and no other");
 }

@@ -81,7 +81,7 @@ impl Life {
     pub(crate) async fn begin(shared: Arc<Shared>, tasks: Tasks) -> anyhow::Result<Arc<Self>> {
         let boot = BootId::generate();
         let inbox = shared.bus.inbox(boot).await?;
-        let directory = Directory::new(boot, shared.services.directory.clone());
+        let directory = Directory::new(boot, shared.services.directory.clone(), shared.services.sync.clone());
         let life = Arc::new(Self {
             shared,
             hub: Hub::default(),

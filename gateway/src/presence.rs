@@ -11,7 +11,7 @@ use service_kit::{
     fault::Fault,
     id::{Topic, UserId},
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     attach::actor,
@@ -92,17 +92,24 @@ pub(crate) async fn watch(
     Ok(frame::ok_presence(re, &items))
 }
 
-/// Sets how this connection, or the user, appears.
+/// Sets how this connection, or the user, appears. It is stored before it is shown: what is shown can be lost with Redis.
 pub(crate) async fn status(life: &Life, conn: &Conn, state: State) -> Result<(), Fault> {
     let choice = match state {
         State::Online | State::Away => v1::PresenceState::Online,
         State::Dnd => v1::PresenceState::Dnd,
         State::Invisible => v1::PresenceState::Invisible,
     };
+    let request = chat::ChooseRequest { actor: Some(actor(conn)), state: choice.into() };
+    let choice = match life.shared.services.accounts.clone().choose(request).await {
+        Ok(reply) => reply.into_inner(),
+        // A chat-service of the version before stores nothing.
+        Err(status) if status.code() == Code::Unimplemented => chat::Choice { state: choice.into(), version: 0 },
+        Err(status) => return Err(status.into()),
+    };
     if conn.presence && matches!(state, State::Online | State::Away) {
-        life.directory.session(conn.user, conn.number, state == State::Away);
+        life.directory.idle(conn.user, conn.number, state == State::Away, choice);
     }
-    let request = ChooseRequest { user: conn.user.to_wire(), state: choice.into() };
+    let request = ChooseRequest { user: conn.user.to_wire(), state: choice.state, version: choice.version };
     life.shared.services.presence.clone().choose(request).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use service_kit::{
 
 use crate::{
     announce::Announcer,
-    presence::{Choice, Seen, Status},
+    presence::{Chosen, Seen, Status},
     store::{BATCH, Located, MAX_NUMBER, Op, Renewal, Store},
 };
 
@@ -111,12 +111,12 @@ impl Directory {
         Ok(self.store.seen_stored(stored).await?)
     }
 
-    /// Shows a user as chosen.
+    /// Shows a user as chosen, unless a later choice is known.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be reached.
-    pub async fn choose(&self, user: UserId, choice: Choice) -> Result<(), Fault> {
-        let transition = self.store.choose(user, choice).await?;
+    pub async fn choose(&self, user: UserId, chosen: Chosen) -> Result<(), Fault> {
+        let transition = self.store.choose(user, chosen).await?;
         self.announcer.tell(transition.into_iter().collect()).await;
         Ok(())
     }

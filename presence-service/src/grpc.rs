@@ -19,8 +19,8 @@ use tonic::{Request, Response, Status as Refusal, service::Routes};
 
 use crate::{
     directory::Directory,
-    presence::{Choice, Seen, State, Status},
-    store::{BATCH, Change, Located, Op, Renewal, Standing},
+    presence::{Choice, Chosen, Seen, State, Status},
+    store::{BATCH, Change, Located, MAX_NUMBER, Op, Renewal, Standing},
 };
 
 /// The routes of both services.
@@ -82,13 +82,7 @@ impl wire::presence_server::Presence for Calls {
     async fn choose(&self, request: Request<ChooseRequest>) -> Result<Response<ChooseReply>, Refusal> {
         let request = request.into_inner();
         let user = UserId::from_wire(&request.user, "user")?;
-        let choice = match request.state() {
-            v1::PresenceState::Online => Choice::Online,
-            v1::PresenceState::Dnd => Choice::Dnd,
-            v1::PresenceState::Invisible => Choice::Invisible,
-            _ => return Err(Fault::bad_request("state: must be online, dnd or invisible").into()),
-        };
-        self.0.choose(user, choice).await?;
+        self.0.choose(user, chosen(request.state(), request.version, "state")?).await?;
         Ok(Response::new(ChooseReply {}))
     }
 
@@ -123,11 +117,28 @@ fn op(op: &wire::Op) -> Result<Op, Fault> {
     let change = match op.kind() {
         wire::op::Kind::Attach => Change::Attach(Topic::from_wire(&op.topic)?),
         wire::op::Kind::Detach => Change::Detach(Topic::from_wire(&op.topic)?),
-        wire::op::Kind::Session => Change::Session { user: user()?, connection: op.connection, idle: op.idle },
+        wire::op::Kind::Session => {
+            let known = op.choice_version != 0;
+            let chosen = known.then(|| chosen(op.choice(), op.choice_version, "choice")).transpose()?;
+            Change::Session { user: user()?, connection: op.connection, idle: op.idle, chosen }
+        }
         wire::op::Kind::SessionEnd => Change::SessionEnd { user: user()?, connection: op.connection },
         wire::op::Kind::Unspecified => return Err(Fault::bad_request("kind: is not one of this service")),
     };
     Ok(Op { number: op.number, change })
+}
+
+fn chosen(state: v1::PresenceState, version: i64, field: &str) -> Result<Chosen, Fault> {
+    let choice = match state {
+        v1::PresenceState::Online => Choice::Online,
+        v1::PresenceState::Dnd => Choice::Dnd,
+        v1::PresenceState::Invisible => Choice::Invisible,
+        _ => return Err(Fault::bad_request(format!("{field}: must be online, dnd or invisible"))),
+    };
+    if !u64::try_from(version).is_ok_and(|version| version <= MAX_NUMBER) {
+        return Err(Fault::bad_request("version: must be 0 to 2^53 - 1"));
+    }
+    Ok(Chosen { choice, version })
 }
 
 /// Each boot once, and the topics refer to it.

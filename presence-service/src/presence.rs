@@ -68,6 +68,15 @@ impl Choice {
     }
 }
 
+/// A choice as chat-service has stored it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// What was chosen.
+    pub choice: Choice,
+    /// Grows with each choice of the user. 0: of a gateway that stores nothing.
+    pub version: i64,
+}
+
 /// One connection of a user at a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Session {
@@ -118,18 +127,22 @@ struct Record {
 #[derive(Clone, Debug, Default)]
 pub struct User {
     sessions: BTreeMap<Session, Record>,
-    choice: Choice,
+    chosen: Chosen,
     status: Status,
     /// The last sign of life of a session that is over.
     left: Option<i64>,
 }
 
 impl User {
-    /// A session is there, active or idle. A `number` at or below the stored one is ignored.
-    pub fn session(&mut self, session: Session, number: u64, idle: bool) {
-        let known = self.sessions.get(&session).is_none_or(|record| record.number < number);
-        if known {
+    /// A session is there, active or idle, of a user who has chosen this, if anything. A `number` at or below the stored
+    /// one is ignored.
+    pub fn session(&mut self, session: Session, number: u64, idle: bool, chosen: Option<Chosen>) {
+        let newer = self.sessions.get(&session).is_none_or(|record| record.number < number);
+        if newer {
             self.sessions.insert(session, Record { number, idle, ended: None });
+            if let Some(chosen) = chosen {
+                self.choose(chosen);
+            }
         }
     }
 
@@ -148,9 +161,14 @@ impl User {
         }
     }
 
-    /// Shows the user as chosen from now on.
-    pub fn choose(&mut self, choice: Choice) {
-        self.choice = choice;
+    /// Shows the user as chosen from now on, unless a later choice is known: two gateways may tell of two choices in
+    /// either order. One that is stored nowhere counts until one comes that is.
+    pub fn choose(&mut self, chosen: Chosen) {
+        if chosen.version == 0 {
+            self.chosen.choice = chosen.choice;
+        } else if chosen.version > self.chosen.version {
+            self.chosen = chosen;
+        }
     }
 
     fn over(&mut self, session: Session, ended: i64) {
@@ -179,7 +197,7 @@ impl User {
                 active |= !record.idle;
             }
         }
-        let state = match (present, self.choice) {
+        let state = match (present, self.chosen.choice) {
             (false, _) | (true, Choice::Invisible) => State::Offline,
             (true, Choice::Dnd) => State::Dnd,
             (true, Choice::Online) if active => State::Online,

@@ -11,8 +11,10 @@
 //!   answer can get lost on its way.
 //! - Of a user who has been said to be offline, when that was is handed out to be stored until it was
 //!   ([`Store::take_seen`]). Memory, which ends with its process, does so as soon as the last session has ended.
-//! - Nothing in the store is the only copy of anything for longer than that: gateways register again what they have. What
-//!   is lost with it is which users have chosen `dnd` or `invisible`.
+//! - Of two choices of a user the one with the greater version counts, in whichever order they come, and whether by
+//!   themselves or with a session.
+//! - Nothing in the store is the only copy of anything for longer than that: gateways register again what they have, each
+//!   session with its user's choice.
 
 mod memory;
 mod redis;
@@ -36,7 +38,7 @@ pub use self::{
 use self::{memory::Memory, terms::Entry};
 use crate::{
     error::Error,
-    presence::{Choice, Seen, Status, Transition},
+    presence::{Chosen, Seen, Status, Transition},
 };
 
 /// Entries that one step of clearing, sweeping, checking or taking takes.
@@ -156,14 +158,14 @@ impl Store {
         }
     }
 
-    /// Shows a user as chosen, as long as any session is there, until changed.
+    /// Shows a user as chosen, as long as any session is there, until changed; unless a later choice is known.
     ///
     /// # Errors
     /// When the store cannot be reached within 500 ms.
-    pub async fn choose(&self, user: UserId, choice: Choice) -> Result<Option<Transition>, Error> {
+    pub async fn choose(&self, user: UserId, chosen: Chosen) -> Result<Option<Transition>, Error> {
         match self {
-            Self::Redis(redis) => redis.choose(user, choice).await,
-            Self::Memory(memory) => Ok(memory.with(|memory, now| memory.choose(user, choice, now))),
+            Self::Redis(redis) => redis.choose(user, chosen).await,
+            Self::Memory(memory) => Ok(memory.with(|memory, now| memory.choose(user, chosen, now))),
         }
     }
 

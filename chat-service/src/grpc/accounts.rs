@@ -17,6 +17,7 @@ use crate::{
     App,
     accounts::detached,
     accounts::{
+        choice,
         login::{self, Grant, Newcomer},
         profile::{self, Patch, Profile},
         refresh::{self, Tokens},
@@ -137,6 +138,13 @@ impl accounts_server::Accounts for Accounts {
     async fn check(&self, request: Request<chat::Actor>) -> Result<Response<chat::Empty>, Status> {
         Actor::standing(&self.app, Some(request.into_inner())).await?;
         Ok(Response::new(chat::Empty {}))
+    }
+
+    async fn choose(&self, request: Request<chat::ChooseRequest>) -> Result<Response<chat::Choice>, Status> {
+        let request = request.into_inner();
+        let state = choice::State::from_wire(request.state())?;
+        let actor = Actor::standing(&self.app, request.actor).await?;
+        Ok(Response::new(choice::choose(&self.app, actor, state).await?.to_wire()))
     }
 }
 

@@ -6,7 +6,7 @@ use parlance_proto::{chat, chat::sync_server};
 use service_kit::id::{RoomId, SessionId, UserId};
 use tonic::{Request, Response, Status};
 
-use crate::{App, actor::Actor, changes, error::Result, gateways, hello::Hello};
+use crate::{App, accounts::choice, actor::Actor, changes, error::Result, gateways, hello::Hello};
 
 /// Answers `parlance.chat.v1.Sync`.
 pub(crate) struct Sync(Arc<App>);
@@ -77,5 +77,13 @@ impl sync_server::Sync for Sync {
         let (users, last_seen) =
             allowed.into_iter().map(|(user, last_seen)| (user.to_wire(), last_seen.unwrap_or(0))).unzip();
         Ok(Response::new(chat::WatchableReply { users, last_seen }))
+    }
+
+    async fn choices(&self, request: Request<chat::ChoicesRequest>) -> Result<Response<chat::ChoicesReply>, Status> {
+        let call = request.into_inner();
+        let users = call.users.iter().map(|id| UserId::from_wire(id, "users")).collect::<Result<Vec<_>, _>>()?;
+        let choices = choice::read(&self.0, &users).await?;
+        let items = choices.into_iter().map(|choice| choice.map(choice::Choice::to_wire).unwrap_or_default()).collect();
+        Ok(Response::new(chat::ChoicesReply { items }))
     }
 }

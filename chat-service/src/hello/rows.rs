@@ -11,7 +11,11 @@ use uuid::Uuid;
 
 use super::Hello;
 use crate::{
-    accounts::{UserRow, user_columns},
+    accounts::{
+        UserRow,
+        choice::{self, Choice},
+        user_columns,
+    },
     error::Result,
 };
 
@@ -21,8 +25,16 @@ pub(super) struct Person {
     session_id: SessionId,
     pub(super) user_rev: i64,
     pub(super) generation: String,
+    choice_state: Option<choice::State>,
+    choice_version: Option<i64>,
     #[sqlx(flatten)]
     pub(super) user: UserRow,
+}
+
+impl Person {
+    pub(super) fn choice(&self) -> Option<Choice> {
+        Choice::from_columns(self.choice_state, self.choice_version)
+    }
 }
 
 /// A membership, as light as possible: a user may have thousands.
@@ -54,13 +66,15 @@ pub(super) async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<Sess
             let users: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.user.0).collect();
             let sessions: Vec<Uuid> = hellos.iter().map(|hello| hello.actor.session.0).collect();
             let sql = concat!(
-                "select distinct s.id as session_id, users.rev as user_rev, g.value as generation, ",
+                "select distinct s.id as session_id, users.rev as user_rev, g.value as generation,
+                     c.state as choice_state, c.version as choice_version, ",
                 user_columns!(),
                 "
                  from unnest($1::uuid[], $2::uuid[]) as k(user_id, session_id)
                  join sessions s on s.id = k.session_id and s.user_id = k.user_id and s.revoked_at is null
                  join users on users.id = s.user_id
-                 join facts g on g.name = 'generation'"
+                 join facts g on g.name = 'generation'
+                 left join choices c on c.user_id = users.id"
             );
             sqlx::query_as(sql).bind(users).bind(sessions).fetch_all(&mut **tx).await?
         }
@@ -68,10 +82,12 @@ pub(super) async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<Sess
             let mut rows = Vec::with_capacity(hellos.len());
             for hello in hellos {
                 let sql = concat!(
-                    "select s.id as session_id, users.rev as user_rev, g.value as generation, ",
+                    "select s.id as session_id, users.rev as user_rev, g.value as generation,
+                     c.state as choice_state, c.version as choice_version, ",
                     user_columns!(),
                     "
                      from sessions s join users on users.id = s.user_id join facts g on g.name = 'generation'
+                     left join choices c on c.user_id = users.id
                      where s.id = $2 and s.user_id = $1 and s.revoked_at is null"
                 );
                 rows.extend(

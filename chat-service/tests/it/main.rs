@@ -4,6 +4,7 @@
 
 mod accounts;
 mod chat_world;
+mod choices;
 mod commit;
 mod costs;
 mod cursors;

@@ -20,6 +20,12 @@ mod restarted {
         let mut own = e2e::OwnStandalone::start(&settings);
         e2e::tell(Box::pin(super::when_somebody_was_last_seen_outlives_the_process(&mut own)));
     }
+
+    #[test]
+    fn what_was_chosen_outlives_the_process() {
+        let mut own = e2e::OwnStandalone::start(&[("PARLANCE_SHUTDOWN_GRACE_MS", "4000")]);
+        e2e::tell(Box::pin(super::what_was_chosen_outlives_the_process(&mut own)));
+    }
 }
 
 fn state(event: &Event, user: UserId) -> Option<&str> {
@@ -135,4 +141,32 @@ async fn when_somebody_was_last_seen_outlives_the_process(own: &mut OwnStandalon
     let watched = alice.on(0).await.connection.watch(&[bob.id(), carol.id()], &[]).await.unwrap().presence;
     assert_eq!(watched.iter().map(|it| it.last_seen).collect::<Vec<_>>(), [Some(seen), asked[1].last_seen]);
     drop((desk, carols));
+}
+
+async fn what_was_chosen_outlives_the_process(own: &mut OwnStandalone) {
+    let stack = own.stack().clone();
+    let (alice, shy, busy, plain) =
+        (stack.user("alice").await, stack.user("shy").await, stack.user("busy").await, stack.user("plain").await);
+    alice.makes_a_group("seen", &[&shy, &busy, &plain]).await;
+    let (shys, busys) = (shy.on(0).await, busy.on(0).await);
+    shys.connection.status("invisible").await.unwrap();
+    busys.connection.status("dnd").await.unwrap();
+
+    own.restarts().await;
+    drop((shys, busys));
+    let desk = alice.on(0).await;
+    desk.connection.watch(&[shy.id(), busy.id(), plain.id()], &[]).await.unwrap();
+    // In this order at one gateway: when the last is told, the others would have been.
+    let _devices = (shy.on(0).await, busy.on(0).await, plain.on(0).await);
+    desk.sees("online", |event| (state(event, plain.id()) == Some("online")).then_some(())).await;
+    let told: Vec<(UserId, String)> = desk
+        .heard()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Presence(e) if e.user != plain.id() => Some((e.user, e.state.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(busy.id(), "dnd".to_owned())]);
+    assert_eq!(alice.api.presence(&[shy.id()]).await.unwrap()[0].state, "offline");
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use parlance_proto::presence::op::Kind;
+use parlance_proto::{
+    presence::op::Kind,
+    v1::PresenceState::{Dnd, Invisible, Unspecified},
+};
 use service_kit::id::Topic;
 use tokio::time::{Instant, timeout};
 
@@ -166,4 +169,38 @@ async fn a_connection_that_does_not_make_its_user_online_has_no_session_there() 
     until("the other's session", || stage.directory.count(Kind::Session) == 1).await;
     other.leave().await;
     until("its end", || stage.directory.count(Kind::SessionEnd) == 1).await;
+}
+
+#[tokio::test]
+async fn a_session_has_its_users_choice_from_the_beginning() {
+    let stage = Stage::set().await;
+    let (alice, bob) = (Person::new(), Person::new());
+    stage.chat.choose(alice, Invisible, 7);
+    let _sockets = (stage.enters(alice).await, stage.enters(bob).await);
+    until("both sessions", || stage.directory.count(Kind::Session) == 2).await;
+    assert_eq!(stage.directory.choices(alice.user), [(Invisible, 7)]);
+    assert_eq!(stage.directory.choices(bob.user), [(Unspecified, 0)]);
+}
+
+#[tokio::test]
+async fn sessions_are_registered_again_with_what_their_users_have_chosen_since() {
+    let stage = Stage::set().await;
+    let (alice, late) = (Person::new(), Person::new());
+    let room = stage.chat.room(&[alice, late]);
+    let _socket = stage.enters(alice).await;
+    until("the session", || stage.directory.count(Kind::Session) == 1).await;
+    // By another gateway, which this one is not told.
+    stage.chat.choose(alice, Dnd, 8);
+    stage.chat.gates.hold("choices");
+    stage.directory.forget_all();
+    stage.chat.gates.called("choices", 1).await;
+    until("the topics", || stage.directory.attached(Topic::Room(room)) == 2).await;
+    // Whoever comes now does not wait for it.
+    let _late = stage.enters(late).await;
+    until("the newcomer", || stage.directory.choices(late.user).len() == 1).await;
+    assert_eq!(stage.directory.choices(alice.user), [(Unspecified, 0)], "not before it was read");
+    stage.chat.gates.open("choices");
+    until("a full registration", || stage.directory.sweeps().len() == 1).await;
+    assert_eq!(stage.directory.choices(alice.user), [(Unspecified, 0), (Dnd, 8)]);
+    assert_eq!(stage.directory.choices(late.user).len(), 1, "it was there already");
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{BATCH, Change, Clock, Dead, Entry, Located, MAX_NUMBER, Op, Renewal, Standing, Timing};
 use crate::{
     error::Error,
-    presence::{Choice, Seen, Session, Status, Transition, User, millis},
+    presence::{Chosen, Seen, Session, Status, Transition, User, millis},
 };
 
 /// How often users who were not there for long are forgotten.
@@ -120,9 +120,9 @@ impl Memory {
                 self.topics.entry(topic).or_default().insert(id, op.number);
             }
             Change::Detach(topic) => self.detach(topic, id),
-            Change::Session { user, connection, idle } => {
+            Change::Session { user, connection, idle, chosen } => {
                 let session = Session { boot: id, connection };
-                out.extend(self.step(user, now, |user| user.session(session, op.number, idle)));
+                out.extend(self.step(user, now, |user| user.session(session, op.number, idle, chosen)));
             }
             Change::SessionEnd { user, connection } => {
                 let session = Session { boot: id, connection };
@@ -217,8 +217,8 @@ impl Memory {
         users.iter().map(|id| self.users.get(id).map(|(user, _)| user.status()).unwrap_or_default()).collect()
     }
 
-    pub(super) fn choose(&mut self, user: UserId, choice: Choice, now: i64) -> Option<Transition> {
-        self.step(user, now, |user| user.choose(choice))
+    pub(super) fn choose(&mut self, user: UserId, chosen: Chosen, now: i64) -> Option<Transition> {
+        self.step(user, now, |user| user.choose(chosen))
     }
 
     pub(super) fn take_seen(&self) -> Vec<Seen> {

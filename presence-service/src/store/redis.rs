@@ -24,7 +24,7 @@ use self::{
 use super::{Dead, Located, Renewal, Standing, Timing};
 use crate::{
     error::Error,
-    presence::{Choice, State, Status, Transition, millis},
+    presence::{Chosen, State, Status, Transition, millis},
 };
 
 /// Beyond `Timing::resay`: a check that comes at the very millisecond would find nothing old enough.
@@ -183,10 +183,10 @@ impl Redis {
             .collect()
     }
 
-    pub(super) async fn choose(&self, user: UserId, choice: Choice) -> Result<Option<Transition>, Error> {
+    pub(super) async fn choose(&self, user: UserId, chosen: Chosen) -> Result<Option<Transition>, Error> {
         let clearing = self.clearing().await?;
         let mut batch = Batch::default();
-        self.step(&mut batch, user, &Verb::Choose(choice), &clearing);
+        self.step(&mut batch, user, &Verb::Choose(chosen), &clearing);
         let settled = self.settled(user, self.link.run(batch, SHORT).await?.pop())?;
         Ok(settled.transition)
     }

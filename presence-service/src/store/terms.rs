@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use service_kit::id::{BootId, Topic, UserId};
 
-use crate::presence::Session;
+use crate::presence::{Chosen, Session};
 
 /// The durations of the contract. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ pub enum Change {
         connection: u64,
         /// Not in use at the moment.
         idle: bool,
+        /// What the user has chosen, as far as it is stored: the first state that others see has it already.
+        chosen: Option<Chosen>,
     },
     /// It is not any more.
     SessionEnd {

@@ -1,10 +1,12 @@
 -- One step of a user's presence. The rules are those of `presence.rs`, which says why.
--- KEYS 1 user: hash of sessions (25 bytes: 's', boot, connection -> "number idle ended"), choice, state, version, seen,
---        left (last sign of life of an ended session), unsaid (when a transition was made that nobody confirmed)
+-- KEYS 1 user: hash of sessions (25 bytes: 's', boot, connection -> "number idle ended"), choice, chosen (its version),
+--        state, version, seen, left (last sign of life of an ended session), unsaid (when a transition was made that
+--        nobody confirmed)
 -- ARGV 1 'session' | 'end' | 'sweep' | 'choose' | 'check'
 --      2 grace in ms  3 how long an offline user is kept, in ms  4 after how many ms an unconfirmed transition is repeated
---      5 session, or the choice  6 number  7 idle: 0 or 1  8 when it ended, 0: now
---      9 ... boot, last sign of life of each gateway that is being cleared
+--      5 session  6 number  7 idle: 0 or 1  8 when it ended, 0: now
+--      9 choice, or nothing  10 its version, 0: it is stored nowhere
+--      11 ... boot, last sign of life of each gateway that is being cleared
 -- Returns {1 when there is a transition to publish, state, version, seen or 0, when to check again or 0}.
 
 local MAX_ENDED = 32
@@ -52,16 +54,27 @@ local function over(id, at)
   store(id)
 end
 
--- 1. The step itself.
-local repeated = false
-if verb == 'choose' then
-  if ARGV[5] == 'online' then
+local function choose(choice, version)
+  if version ~= '0' then
+    if tonumber(version) <= tonumber(user.chosen or '0') then
+      return
+    end
+    user.chosen = version
+    redis.call('HSET', key, 'chosen', version)
+  end
+  if choice == 'online' then
     user.choice = nil
     redis.call('HDEL', key, 'choice')
   else
-    user.choice = ARGV[5]
-    redis.call('HSET', key, 'choice', user.choice)
+    user.choice = choice
+    redis.call('HSET', key, 'choice', choice)
   end
+end
+
+-- 1. The step itself.
+local repeated = false
+if verb == 'choose' then
+  choose(ARGV[9], ARGV[10])
 elseif verb ~= 'check' then
   local id, number = ARGV[5], tonumber(ARGV[6])
   local known = sessions[id]
@@ -75,6 +88,9 @@ elseif verb ~= 'check' then
   elseif verb == 'session' then
     sessions[id] = {number = ARGV[6], idle = ARGV[7], ended = 0}
     store(id)
+    if ARGV[9] ~= '' then
+      choose(ARGV[9], ARGV[10])
+    end
   elseif known then
     if verb == 'end' then
       known.number = ARGV[6]
@@ -92,7 +108,7 @@ for id, session in pairs(sessions) do
     local ended = session.ended
     if ended == 0 then
       connected = true
-      for i = 9, #ARGV, 2 do
+      for i = 11, #ARGV, 2 do
         if ARGV[i] == string.sub(id, 2, 17) then
           ended = tonumber(ARGV[i + 1])
           note_left(ended)

@@ -204,7 +204,7 @@ async fn thousands_of_entries_of_a_dead_gateway_go(world: World) {
     let topics: Vec<Topic> = (0..1_500).map(|_| room()).collect();
     let users: Vec<UserId> = (0..600).map(|_| UserId::generate()).collect();
     let attach = topics.iter().map(|topic| Change::Attach(*topic));
-    let connect = users.iter().map(|user| Change::Session { user: *user, connection: 1, idle: false });
+    let connect = users.iter().map(|user| Change::Session { user: *user, connection: 1, idle: false, chosen: None });
     let ops: Vec<Op> = (1..).zip(attach.chain(connect)).map(|(number, change)| Op { number, change }).collect();
     gateway.renews().await;
     assert_eq!(gateway.tries(&ops, 0).await.unwrap().len(), users.len());

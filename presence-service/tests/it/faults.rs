@@ -211,7 +211,7 @@ async fn a_transition_whose_answer_got_lost_is_handed_out_when_the_operation_com
     let mut gateway = world.gateway();
     gateway.renews().await;
     let user = UserId::generate();
-    let change = presence_service::store::Change::Session { user, connection: 1, idle: false };
+    let change = presence_service::store::Change::Session { user, connection: 1, idle: false, chosen: None };
     let op = presence_service::store::Op { number: 1, change };
     let ops = [op];
     let begin = Instant::now();

@@ -1,7 +1,7 @@
 //! Who is online, and who is told of it.
 
 use presence_service::{
-    presence::{Choice, MAX_ENDED, Seen, State, Transition},
+    presence::{Choice, Chosen, MAX_ENDED, Seen, State, Transition},
     store::{Change, Op, Standing, Store, Timing},
 };
 use service_kit::id::UserId;
@@ -23,6 +23,10 @@ crate::on_both!(
     dnd_shows_while_connected,
     the_invisible_are_offline_to_others,
     an_invisible_user_comes_and_goes_unseen,
+    of_two_choices_the_later_one_counts_in_either_order,
+    the_first_state_has_the_choice_that_comes_with_the_session,
+    two_gateways_that_know_different_choices_agree_on_the_later_one,
+    a_choice_that_is_stored_nowhere_counts_until_one_comes_that_is,
     versions_grow,
     who_went_offline_is_handed_out_until_that_is_stored,
     a_newer_instant_outlives_the_confirmation_of_an_older_one,
@@ -89,7 +93,7 @@ async fn idle_everywhere_is_away(world: World) {
 
 async fn an_older_session_changes_nothing(world: World) {
     let (gateway, user) = alone(&world).await;
-    let session = |idle| Change::Session { user, connection: 1, idle };
+    let session = |idle| Change::Session { user, connection: 1, idle, chosen: None };
     gateway.does_as(5, session(false)).await;
     assert!(gateway.does_as(4, session(true)).await.is_empty());
     gateway.does_as(5, Change::SessionEnd { user, connection: 1 }).await;
@@ -201,31 +205,28 @@ async fn users_who_moved_are_never_offline(world: World) {
 
 async fn dnd_shows_while_connected(world: World) {
     let (mut gateway, user) = alone(&world).await;
-    assert!(world.store.choose(user, Choice::Dnd).await.unwrap().is_none());
+    assert!(world.chooses(user, Choice::Dnd).await.is_none());
     assert_eq!(world.state(user).await, State::Offline);
     assert_eq!(states(&gateway.connects(user, 1).await), [State::Dnd]);
     assert!(gateway.idles(user, 1).await.is_empty());
-    let back = world.store.choose(user, Choice::Online).await.unwrap().unwrap();
+    let back = world.chooses(user, Choice::Online).await.unwrap();
     assert_eq!(back.status.state, State::Away);
-    assert!(world.store.choose(user, Choice::Online).await.unwrap().is_none());
+    assert!(world.chooses(user, Choice::Online).await.is_none());
 }
 
 async fn the_invisible_are_offline_to_others(world: World) {
     let (mut gateway, user) = alone(&world).await;
     gateway.connects(user, 1).await;
-    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap().status;
+    let gone = world.chooses(user, Choice::Invisible).await.unwrap().status;
     assert_eq!(gone.state, State::Offline);
     assert!(gone.last_seen.is_some());
     world.store.said(&[Transition { user, status: gone }]).await.unwrap();
-    assert_eq!(
-        states(&world.store.choose(user, Choice::Dnd).await.unwrap().into_iter().collect::<Vec<_>>()),
-        [State::Dnd]
-    );
+    assert_eq!(states(&world.chooses(user, Choice::Dnd).await.into_iter().collect::<Vec<_>>()), [State::Dnd]);
 }
 
 async fn an_invisible_user_comes_and_goes_unseen(world: World) {
     let (mut gateway, user) = alone(&world).await;
-    world.store.choose(user, Choice::Invisible).await.unwrap();
+    world.chooses(user, Choice::Invisible).await;
     assert!(gateway.connects(user, 1).await.is_empty());
     let status = world.store.states(&[user]).await.unwrap()[0];
     assert_eq!((status.state, status.last_seen), (State::Offline, None));
@@ -234,6 +235,61 @@ async fn an_invisible_user_comes_and_goes_unseen(world: World) {
     world.lives(&mut [&mut gateway], &mut sweeper, TIMING.lease + TIMING.grace * 2).await;
     assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
     assert_eq!(world.store.states(&[user]).await.unwrap()[0].last_seen, None, "nobody saw them");
+}
+
+async fn of_two_choices_the_later_one_counts_in_either_order(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let (older, newer) =
+        (Chosen { choice: Choice::Online, version: 4 }, Chosen { choice: Choice::Invisible, version: 5 });
+    world.store.choose(user, newer).await.unwrap();
+    assert!(world.store.choose(user, older).await.unwrap().is_none());
+    assert!(gateway.connects(user, 1).await.is_empty(), "the later one stands");
+    let other = UserId::generate();
+    world.store.choose(other, older).await.unwrap();
+    world.store.choose(other, newer).await.unwrap();
+    assert!(gateway.connects(other, 2).await.is_empty());
+    // Said twice, as after an answer that got lost.
+    assert!(world.store.choose(other, newer).await.unwrap().is_none());
+}
+
+async fn the_first_state_has_the_choice_that_comes_with_the_session(world: World) {
+    let (mut gateway, shy) = alone(&world).await;
+    let busy = UserId::generate();
+    let chosen = |choice| Some(Chosen { choice, version: 1 });
+    let session = |user, choice| Change::Session { user, connection: 1, idle: false, chosen: chosen(choice) };
+    assert!(gateway.does(session(shy, Choice::Invisible)).await.is_empty(), "nobody ever saw them");
+    assert_eq!(states(&gateway.does(session(busy, Choice::Dnd)).await), [State::Dnd], "and nothing before that");
+    let status = world.store.states(&[shy]).await.unwrap()[0];
+    assert_eq!((status.state, status.last_seen, status.version), (State::Offline, None, 0));
+}
+
+async fn two_gateways_that_know_different_choices_agree_on_the_later_one(world: World) {
+    let (mut one, shy) = alone(&world).await;
+    let (mut two, busy) = alone(&world).await;
+    let session = |user, choice, version| {
+        let chosen = Some(Chosen { choice, version });
+        Change::Session { user, connection: 1, idle: false, chosen }
+    };
+    assert!(one.does(session(shy, Choice::Invisible, 9)).await.is_empty());
+    assert!(two.does(session(shy, Choice::Online, 8)).await.is_empty(), "an older one does not come back");
+    assert_eq!(world.state(shy).await, State::Offline);
+    assert_eq!(states(&one.does(session(busy, Choice::Online, 8)).await), [State::Online]);
+    assert_eq!(states(&two.does(session(busy, Choice::Dnd, 9)).await), [State::Dnd]);
+    let again = Change::Session { user: busy, connection: 1, idle: true, chosen: None };
+    assert!(one.does(again).await.is_empty(), "a session without one takes none back");
+    assert_eq!(world.state(busy).await, State::Dnd);
+}
+
+async fn a_choice_that_is_stored_nowhere_counts_until_one_comes_that_is(world: World) {
+    let (mut gateway, user) = alone(&world).await;
+    let unstored = |choice| Chosen { choice, version: 0 };
+    gateway.connects(user, 1).await;
+    let dnd = world.store.choose(user, unstored(Choice::Dnd)).await.unwrap().unwrap();
+    assert_eq!(dnd.status.state, State::Dnd);
+    let back = world.store.choose(user, Chosen { choice: Choice::Online, version: 3 }).await.unwrap().unwrap();
+    assert_eq!(back.status.state, State::Online);
+    let dnd = world.store.choose(user, unstored(Choice::Dnd)).await.unwrap().unwrap();
+    assert_eq!(dnd.status.state, State::Dnd, "a gateway of the version before goes on working");
 }
 
 async fn versions_grow(world: World) {
@@ -286,9 +342,11 @@ async fn both_stores_tell_the_same_of_a_random_life() {
         let number = if below(5) == 0 { number - below(8) } else { number };
         let (boot, user, connection) = (below(3) as usize, users[below(3) as usize], below(3));
         let choice = [Choice::Online, Choice::Dnd, Choice::Invisible][below(3) as usize];
+        let chosen = Chosen { choice, version: i64::try_from(below(12) * (number / 8)).unwrap() };
+        let known = (below(2) == 0 && chosen.version > 0).then_some(chosen);
         let change = match below(5) {
-            0 | 1 => Some(Change::Session { user, connection, idle: false }),
-            2 => Some(Change::Session { user, connection, idle: true }),
+            0 | 1 => Some(Change::Session { user, connection, idle: false, chosen: known }),
+            2 => Some(Change::Session { user, connection, idle: true, chosen: known }),
             3 => Some(Change::SessionEnd { user, connection }),
             _ => None,
         };
@@ -300,7 +358,7 @@ async fn both_stores_tell_the_same_of_a_random_life() {
                     let op = Op { number, change };
                     store.update(boots[boot], &[op], 0, &mut told).await.unwrap();
                 }
-                None => told.extend(store.choose(user, choice).await.unwrap()),
+                None => told.extend(store.choose(user, chosen).await.unwrap()),
             }
             store.said(&told).await.unwrap();
             let now = store.states(&users).await.unwrap().iter().map(|status| status.state).collect::<Vec<_>>();
@@ -341,12 +399,12 @@ async fn a_newer_instant_outlives_the_confirmation_of_an_older_one(world: World)
     let mut sweeper = world.sweeper();
     gateway.connects(user, 1).await;
     // Invisible is offline at once, without a grace to wait for.
-    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap();
+    let gone = world.chooses(user, Choice::Invisible).await.unwrap();
     world.store.said(&[gone]).await.unwrap();
     let first = taken(&world, user).await.unwrap();
     world.lives(&mut [&mut gateway], &mut sweeper, TIMING.claim / 10).await;
-    world.store.choose(user, Choice::Online).await.unwrap().unwrap();
-    let gone = world.store.choose(user, Choice::Invisible).await.unwrap().unwrap();
+    world.chooses(user, Choice::Online).await.unwrap();
+    let gone = world.chooses(user, Choice::Invisible).await.unwrap();
     world.store.said(&[gone]).await.unwrap();
     world.store.seen_stored(&[Seen { user, at: first }]).await.unwrap();
     let second = taken(&world, user).await.unwrap();

@@ -82,7 +82,7 @@ async fn a_watcher_hears_of_a_user(mut service: Service) {
     assert_eq!(located.boots, [watching.to_wire()]);
     assert_eq!(located.served[0].boots, [0]);
 
-    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Dnd.into() };
+    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Dnd.into(), version: 1 };
     service.presence.choose(request).await.unwrap();
     let dnd = hears(&mut inbox).await;
     assert_eq!(dnd.state(), PresenceState::Dnd);
@@ -92,7 +92,7 @@ async fn a_watcher_hears_of_a_user(mut service: Service) {
     assert_eq!((items[0].state(), items[0].version, items[0].last_seen), (PresenceState::Offline, 0, None));
     assert_eq!(items[1], dnd);
 
-    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Invisible.into() };
+    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Invisible.into(), version: 2 };
     service.presence.choose(request).await.unwrap();
     let gone = hears(&mut inbox).await;
     let seen = Seen { user: user.to_wire(), at: gone.last_seen.unwrap() };
@@ -111,7 +111,9 @@ async fn a_watcher_hears_of_a_user(mut service: Service) {
     service.presence.seen_stored(list).await.unwrap();
     assert!(service.presence.take_seen(TakeSeenRequest {}).await.unwrap().into_inner().items.is_empty());
 
-    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Away.into() };
+    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Away.into(), version: 3 };
+    assert_eq!(service.presence.choose(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Dnd.into(), version: -1 };
     assert_eq!(service.presence.choose(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert!(service.readiness.is_ready());
     assert!(service.tasks.shutdown(Duration::from_secs(5)).await, "nothing keeps it");

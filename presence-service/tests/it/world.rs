@@ -12,7 +12,7 @@ use std::{
 use presence_service::{
     announce::Announcer,
     error::Error,
-    presence::{State, Transition},
+    presence::{Choice, Chosen, State, Transition},
     store::{Change, Clock, Op, Renewal, Standing, Store, Timing},
     sweeper::{Step, Sweeper},
 };
@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     hand: Option<Arc<AtomicI64>>,
     started: Instant,
+    choices: AtomicI64,
     /// Of the keys in Redis.
     pub(crate) prefix: String,
 }
@@ -60,13 +61,13 @@ impl World {
     pub(crate) fn memory() -> Self {
         let hand = Arc::new(AtomicI64::new(1_700_000_000_000));
         let store = Store::memory(TIMING, Clock::Hand(Arc::clone(&hand)));
-        Self { store, hand: Some(hand), started: Instant::now(), prefix: String::new() }
+        Self { store, hand: Some(hand), started: Instant::now(), choices: AtomicI64::new(0), prefix: String::new() }
     }
 
     pub(crate) fn redis(url: &str) -> Self {
         let prefix = format!("test-{}:", RoomId::generate());
         let store = Store::connect(url, &prefix, TIMING).unwrap();
-        Self { store, hand: None, started: Instant::now(), prefix }
+        Self { store, hand: None, started: Instant::now(), choices: AtomicI64::new(0), prefix }
     }
 
     pub(crate) async fn passes(&self, time: Duration) {
@@ -100,6 +101,12 @@ impl World {
 
     pub(crate) async fn serves(&self, topic: Topic) -> HashSet<BootId> {
         self.store.lookup(&[topic]).await.unwrap().served.remove(0).into_iter().collect()
+    }
+
+    /// Somebody chooses, later than whoever chose before.
+    pub(crate) async fn chooses(&self, user: UserId, choice: Choice) -> Option<Transition> {
+        let version = self.choices.fetch_add(1, Ordering::Relaxed) + 1;
+        self.store.choose(user, Chosen { choice, version }).await.unwrap()
     }
 
     pub(crate) async fn state(&self, user: UserId) -> State {
@@ -210,11 +217,11 @@ impl Gateway {
     }
 
     pub(crate) async fn connects(&mut self, user: UserId, connection: u64) -> Vec<Transition> {
-        self.does(Change::Session { user, connection, idle: false }).await
+        self.does(Change::Session { user, connection, idle: false, chosen: None }).await
     }
 
     pub(crate) async fn idles(&mut self, user: UserId, connection: u64) -> Vec<Transition> {
-        self.does(Change::Session { user, connection, idle: true }).await
+        self.does(Change::Session { user, connection, idle: true, chosen: None }).await
     }
 
     pub(crate) async fn disconnects(&mut self, user: UserId, connection: u64) -> Vec<Transition> {

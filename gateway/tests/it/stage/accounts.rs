@@ -82,4 +82,5 @@ refuses! {
     patch_me: chat::PatchMeRequest => chat::Profile,
     get_user: chat::GetUserRequest => v1::User,
     find_users: chat::FindUsersRequest => chat::UserList,
+    choose: chat::ChooseRequest => chat::Choice,
 }

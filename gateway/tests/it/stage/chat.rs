@@ -50,6 +50,7 @@ struct State {
     rooms: HashMap<RoomId, Room>,
     repair_page: usize,
     me_rev: i64,
+    choices: HashMap<UserId, chat::Choice>,
     heads_asked: Vec<(usize, usize)>,
 }
 
@@ -70,6 +71,7 @@ impl Chat {
             rooms: HashMap::new(),
             repair_page: 500,
             me_rev: 1,
+            choices: HashMap::new(),
             heads_asked: Vec::new(),
         };
         Arc::new(Self { gates: Gates::default(), keys, state: Mutex::new(state) })
@@ -159,6 +161,11 @@ impl Chat {
         *rev
     }
 
+    /// The user has chosen this, by whichever gateway.
+    pub(crate) fn choose(&self, person: Person, state: v1::PresenceState, version: i64) {
+        self.lock().choices.insert(person.user, chat::Choice { state: state.into(), version });
+    }
+
     /// Rows of one answer to Repair.
     pub(crate) fn set_repair_page(&self, rows: usize) {
         self.lock().repair_page = rows;
@@ -205,6 +212,7 @@ impl State {
             generation: "g1".to_owned(),
             rooms,
             memberships,
+            choice: self.choices.get(&user).copied(),
             ..chat::HelloReply::default()
         }
     }
@@ -309,5 +317,13 @@ impl Sync for Double {
     ) -> Result<Response<chat::WatchableReply>, Status> {
         self.0.gates.pass("watchable").await?;
         Ok(Response::new(chat::WatchableReply { users: request.into_inner().users, last_seen: Vec::new() }))
+    }
+
+    async fn choices(&self, request: Request<chat::ChoicesRequest>) -> Result<Response<chat::ChoicesReply>, Status> {
+        self.0.gates.pass("choices").await?;
+        let state = self.0.lock();
+        let choice = |id: &_| UserId::from_wire(id, "user").ok().and_then(|user| state.choices.get(&user).copied());
+        let items = request.get_ref().users.iter().map(|id| choice(id).unwrap_or_default()).collect();
+        Ok(Response::new(chat::ChoicesReply { items }))
     }
 }

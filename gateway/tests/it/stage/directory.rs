@@ -5,14 +5,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use parlance_proto::presence::{
-    self as wire,
-    directory_server::{Directory as DirectoryService, DirectoryServer},
-    op,
-    presence_server::{Presence, PresenceServer},
-    renew_reply::Standing,
+use parlance_proto::{
+    presence::{
+        self as wire,
+        directory_server::{Directory as DirectoryService, DirectoryServer},
+        op,
+        presence_server::{Presence, PresenceServer},
+        renew_reply::Standing,
+    },
+    v1,
 };
-use service_kit::id::{BootId, Topic};
+use service_kit::id::{BootId, Topic, UserId};
 use tonic::{Request, Response, Status, service::RoutesBuilder};
 
 use super::gates::Gates;
@@ -52,6 +55,13 @@ impl Directory {
     /// How many operations of this kind there were.
     pub(crate) fn count(&self, kind: op::Kind) -> usize {
         self.lock().ops.iter().filter(|op| op.kind() == kind).count()
+    }
+
+    /// With which choice each session of a user was registered, in order, and its version.
+    pub(crate) fn choices(&self, user: UserId) -> Vec<(v1::PresenceState, i64)> {
+        let (state, user) = (self.lock(), user.to_wire());
+        let sessions = state.ops.iter().filter(|op| op.kind() == op::Kind::Session && op.user == user);
+        sessions.map(|op| (op.choice(), op.choice_version)).collect()
     }
 
     /// How often this topic was attached.

@@ -105,9 +105,9 @@ impl Redis {
         match op.change {
             Change::Attach(topic) => self.topic(batch, topic, "attach", boot, number),
             Change::Detach(topic) => self.topic(batch, topic, "detach", boot, number),
-            Change::Session { user, connection, idle } => {
+            Change::Session { user, connection, idle, chosen } => {
                 let session = Session { boot, connection };
-                self.step(batch, user, &Verb::Session { session, number, idle }, clearing);
+                self.step(batch, user, &Verb::Session { session, number, idle, chosen }, clearing);
                 return Some(user);
             }
             Change::SessionEnd { user, connection } => {

@@ -14,20 +14,20 @@ use super::{
 };
 use crate::{
     error::Error,
-    presence::{Choice, Session, Transition, millis},
+    presence::{Chosen, Session, Transition, millis},
     store::BATCH,
 };
 
 /// What a step does to a user.
 pub(super) enum Verb {
-    /// A session is there.
-    Session { session: Session, number: u64, idle: bool },
+    /// A session is there, of a user who has chosen this.
+    Session { session: Session, number: u64, idle: bool, chosen: Option<Chosen> },
     /// It ended.
     End { session: Session, number: u64 },
     /// As `End` for numbers below this one, at an instant; 0 is now.
     Sweep { session: Session, below: u64, ended: i64 },
     /// The user has chosen how to be shown.
-    Choose(Choice),
+    Choose(Chosen),
     /// Time has passed.
     Check,
 }
@@ -89,15 +89,20 @@ impl Redis {
             };
             args.arg(word).arg(millis(self.timing.grace)).arg(millis(self.timing.keep)).arg(millis(self.timing.resay));
             match verb {
-                Verb::Session { session, number, idle } => {
+                Verb::Session { session, number, idle, .. } => {
                     args.arg(session_field(session)).arg(*number).arg(u8::from(*idle)).arg(0)
                 }
                 Verb::End { session, number } => args.arg(session_field(session)).arg(*number).arg(0).arg(0),
                 Verb::Sweep { session, below, ended } => {
                     args.arg(session_field(session)).arg(*below).arg(0).arg(*ended)
                 }
-                Verb::Choose(choice) => args.arg(choice.as_str()).arg(0).arg(0).arg(0),
-                Verb::Check => args.arg("").arg(0).arg(0).arg(0),
+                Verb::Choose(_) | Verb::Check => args.arg("").arg(0).arg(0).arg(0),
+            };
+            match verb {
+                Verb::Session { chosen: Some(chosen), .. } | Verb::Choose(chosen) => {
+                    args.arg(chosen.choice.as_str()).arg(chosen.version)
+                }
+                _ => args.arg("").arg(0),
             };
             for (boot, last_sign) in clearing {
                 args.arg(boot.0.as_bytes()).arg(*last_sign);
