@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
+use parlance_client::Draft;
 use serde_json::json;
 
 use crate::cpu::Sample;
@@ -23,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How much looks that agree may differ.
 const AGREE_BYTES: u64 = 128 * 1024;
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+/// Characters of a message that everybody receives.
+const TEXT: usize = 1_000;
 /// The smaller size, unless the larger one is too near.
 const SMALL: usize = 2_000;
 
@@ -49,6 +52,9 @@ pub(crate) struct Options {
     /// How long processor time is counted at each size. 25 is one heartbeat, so that each connection has its ping in it
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=120))]
     watch: u64,
+    /// Then sends so many messages of 1,000 characters that every connection receives, and looks at memory again
+    #[arg(long, default_value_t = 0)]
+    receive: u32,
     /// Also writes the result here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,10 +76,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     let count = large.div_ceil(options.per_user as usize);
     let users = runtime.block_on(setup::users(std::slice::from_ref(&options.url), count))?;
     let begun = Sample::take()?;
-    let outcome = measure(options, &users, [small, large]);
+    let mut holders = Holders::new();
+    let outcome = measure(options, &users, [small, large], &mut holders).and_then(|sizes| {
+        let receiving = options.receive > 0;
+        let received =
+            receiving.then(|| runtime.block_on(receive(options, &users, large, &mut holders))).transpose()?;
+        Ok((sizes, received))
+    });
     let cpu = Sample::take()?.since(&begun);
     runtime.block_on(setup::log_out(&users));
-    let [first, last] = outcome?;
+    let ([first, last], received) = outcome?;
 
     let slope = Slope::between(&first, &last, options.watch);
     let out = &mut io::stdout().lock();
@@ -82,6 +94,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
         "{:.0} bytes and {:.2} µs/s of processor time for each idle connection, from {} to {} connections",
         slope.bytes, slope.cpu_us_per_s, first.connections, last.connections
     )?;
+    if let Some(Received { messages, after, peak }) = &received {
+        writeln!(
+            out,
+            "{after:.0} bytes more for each when it had received {messages} messages, and {peak:.0} at most meanwhile"
+        )?;
+    }
     let bottleneck = report::bottleneck(&cpu, false, false);
     report::print_cpu(out, &cpu, bottleneck)?;
     let size = |size: &Size| json!({ "connections": size.connections, "anonymous_bytes": size.bytes, "cpu_s": size.cpu.as_secs_f64() });
@@ -90,9 +108,25 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
         "cpu_us_per_s_per_connection": report::rounded(slope.cpu_us_per_s),
         "sizes": [size(&first), size(&last)],
     });
+    if let Some(Received { messages, after, peak }) = received {
+        body["receiving"] = json!({
+            "messages": messages,
+            "more_bytes_per_connection": after.round(),
+            "peak_more_bytes_per_connection": peak.round(),
+        });
+    }
     report::add_cpu(&mut body, &cpu, bottleneck);
     report::write(options.json.as_deref(), &body)?;
     Ok(true)
+}
+
+/// What receiving adds to a connection.
+struct Received {
+    messages: u32,
+    /// Bytes more than while idle, when all is quiet again.
+    after: f64,
+    /// Bytes more than while idle, at most.
+    peak: f64,
 }
 
 /// What one more connection costs.
@@ -116,7 +150,7 @@ fn default_size(large: usize) -> usize {
     if large >= 2 * SMALL { SMALL } else { large / 3 }
 }
 
-fn measure(options: &Options, users: &[User], sizes: [usize; 2]) -> anyhow::Result<[Size; 2]> {
+fn measure(options: &Options, users: &[User], sizes: [usize; 2], holders: &mut Holders) -> anyhow::Result<[Size; 2]> {
     // Each user in turn, so that both sizes have the same mixture.
     let address = |(number, user): (usize, &User)| Address {
         url: options.url.clone(),
@@ -124,7 +158,6 @@ fn measure(options: &Options, users: &[User], sizes: [usize; 2]) -> anyhow::Resu
         token: user.token().into(),
     };
     let addresses: Vec<_> = users.iter().cycle().take(sizes[1]).enumerate().map(address).collect();
-    let mut holders = Holders::new();
     let mut size = |from: usize, to: usize| {
         progress(format_args!("opening {} connections", to - from));
         holders.open(&addresses[from..to])?;
@@ -138,6 +171,32 @@ fn measure(options: &Options, users: &[User], sizes: [usize; 2]) -> anyhow::Resu
         anyhow::Ok(Size { connections: to, bytes, cpu })
     };
     Ok([size(0, sizes[0])?, size(sizes[0], sizes[1])?])
+}
+
+/// Sends into a room of everybody. What is sent in all is more than may wait for one connection, so one that did not get it
+/// would have been closed, and its holder would have ended.
+async fn receive(
+    options: &Options,
+    users: &[User],
+    connections: usize,
+    holders: &mut Holders,
+) -> anyhow::Result<Received> {
+    let sender = &users[0];
+    let room = setup::group(&sender.api, "everybody", users[1..].iter().map(|user| user.id).collect()).await?;
+    settled(options.pid)?;
+    let idle = cpu::anonymous_memory(options.pid)?;
+    progress(format_args!("sending {} messages to {connections} connections", options.receive));
+    let text = "x".repeat(TEXT);
+    let mut most = idle;
+    for _ in 0..options.receive {
+        sender.api.post_message(room, &Draft::text(&*text)).await?;
+        most = most.max(cpu::anonymous_memory(options.pid)?);
+    }
+    settled(options.pid)?;
+    let after = cpu::anonymous_memory(options.pid)?;
+    holders.check()?;
+    let each = |bytes: u64| (bytes as f64 - idle as f64) / connections as f64;
+    Ok(Received { messages: options.receive, after: each(after), peak: each(most.max(after)) })
 }
 
 /// Waits until the memory of the process does not move any more.

@@ -59,11 +59,13 @@ fn idle_connections_are_weighed() {
     let pid = std::process::id();
     let result = Generator::new("idle")
         .at(&standalone, 1)
-        .with(&format!("--from 10 --connections 40 --watch 1 --source 127.0.0.9 --pid {pid}"))
+        .with(&format!("--from 10 --connections 40 --watch 1 --source 127.0.0.9 --receive 5 --pid {pid}"))
         .passes();
     assert_eq!(result["sizes"][1]["connections"], 40);
     number(&result, "/bytes_per_connection");
     number(&result, "/cpu_us_per_s_per_connection");
+    assert_eq!(result["receiving"]["messages"], 5);
+    number(&result, "/receiving/peak_more_bytes_per_connection");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::ChildCluster;
 use crate::interrupt::Interrupt;
-use crate::services::client;
+use crate::services::{client, season};
 use crate::{log, workspace};
 
 use machine::Machine;
@@ -187,7 +187,9 @@ impl Bench<'_> {
             let variables = [("PARLANCE_MAX_CONNECTIONS_PER_USER", CONNECTIONS_PER_USER.to_string())];
             let cluster = ChildCluster::spawn(&self.xtask, &self.dir.join("cluster"), arguments, &variables)?;
             // Kept at once, so that it is stopped also when it does not get ready.
-            self.cluster.insert(cluster).ready().await?;
+            let cluster = self.cluster.insert(cluster);
+            cluster.ready().await?;
+            season(&cluster.ready.postgres).await?;
         }
         self.cluster.as_ref().context("there is no cluster")
     }

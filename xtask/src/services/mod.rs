@@ -15,7 +15,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 
 pub(crate) use instances::Instances;
-pub(crate) use postgres::client;
+pub(crate) use postgres::{client, season};
 pub(crate) use service::Service;
 pub(crate) use tether::Tether;
 

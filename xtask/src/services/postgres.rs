@@ -17,6 +17,8 @@ use super::state::State;
 pub(super) const FOLDER: &str = "postgres";
 /// The user that Debian's package creates.
 const USER: &str = "postgres";
+/// As docs/operations.md recommends: the defaults are for machines of long ago.
+const SIZES: [&str; 3] = ["shared_buffers=1GB", "min_wal_size=1GB", "max_wal_size=8GB"];
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::Result<Process> {
@@ -32,8 +34,9 @@ pub(super) async fn start(dir: &Path, state: &mut State, log: &Path) -> anyhow::
     // The socket lies in the data folder by a relative name, as an absolute one may be too long for a socket.
     // What is measured and broken on this instance should mean something: fsync stays on.
     let port = format!("port={port}");
-    for setting in [&port, "listen_addresses=127.0.0.1", "unix_socket_directories=.", "max_connections=200", "fsync=on"]
-    {
+    let settings =
+        [&port, "listen_addresses=127.0.0.1", "unix_socket_directories=.", "max_connections=200", "fsync=on"];
+    for setting in settings.iter().chain(&SIZES) {
         command.args(["-c", setting]);
     }
     // For the bench: counted calls, at next to no cost.
@@ -60,6 +63,16 @@ pub(crate) async fn client(url: &str, statement: &str) -> anyhow::Result<String>
     command.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
     command.args(["--set", "ON_ERROR_STOP=1", "--command", statement, url]);
     launch::output(&mut command).await
+}
+
+/// Has the server make the segments of its log in advance. One that has run for a while renames old ones instead, while a
+/// new one makes one of 16 MiB whenever the last is full, and every commit waits for that.
+pub(crate) async fn season(url: &str) -> anyhow::Result<()> {
+    let fill = "do $$ begin for i in 1..60 loop \
+                perform pg_logical_emit_message(false, 'season', ''); perform pg_switch_wal(); end loop; end $$";
+    client(url, fill).await?;
+    // Here they become free to be used again.
+    client(url, "checkpoint").await.map(drop)
 }
 
 /// After a crash the server refuses to start as long as the old pid exists, be it as a zombie that init will reap

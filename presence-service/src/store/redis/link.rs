@@ -9,8 +9,9 @@ use std::{
 };
 
 use redis::{
-    Cmd, FromRedisValue, Pipeline, Value,
+    Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
 };
 
 use super::script::Script;
@@ -84,7 +85,9 @@ impl Link {
     /// Prepares a connection to the server that `url` names, and makes it with the first call.
     pub(super) fn open(url: &str) -> anyhow::Result<Self> {
         // The error of the crate does not repeat the URL, which may carry a password.
-        let client = redis::Client::open(url)?;
+        // Without it the crate leaves small writes to Nagle's algorithm, which waits for the answer to the one before.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let client = redis::Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?;
         let manager = Arc::new(Mutex::new(connect(&client)?));
         Ok(Self { client: Arc::new(client), manager, silent: Arc::default() })
     }

@@ -6,6 +6,9 @@ use crate::bench::page::{Section, Target};
 use crate::bench::run::CONNECTIONS_PER_USER;
 use crate::bench::tables::shares;
 
+/// Messages that every connection receives: more bytes than may wait for one.
+const RECEIVED: u32 = 1_200;
+
 impl Bench<'_> {
     pub(super) async fn idle(&mut self) -> anyhow::Result<Section> {
         let (from, to, watch) = self.scale.idle;
@@ -19,6 +22,7 @@ impl Bench<'_> {
                 ("--connections", to.to_string()),
                 ("--per-user", CONNECTIONS_PER_USER.to_string()),
                 ("--watch", watch.to_string()),
+                ("--receive", RECEIVED.to_string()),
                 ("--pid", pid.to_string()),
             ];
             runs.push(self.once("idle", 1, &more, number).await?);
@@ -29,15 +33,21 @@ impl Bench<'_> {
         let run = runs.swap_remove(middle);
         let (bytes, cpu) = (run.number("bytes_per_connection"), run.number("cpu_us_per_s_per_connection"));
         let text = format!(
-            "`loadtest idle --url <gateway 1> --pid <its pid> --from {from} --connections {to} --per-user {CONNECTIONS_PER_USER}`\n\
+            "`loadtest idle --url <gateway 1> --pid <its pid> --from {from} --connections {to} --per-user {CONNECTIONS_PER_USER} \
+             --receive {RECEIVED}`\n\
              with `PARLANCE_MAX_CONNECTIONS_PER_USER={CONNECTIONS_PER_USER}`, each run on a fresh cluster\n\n\
              | what | each connection |\n| --- | ---: |\n\
              | user-space memory of the gateway (`RssAnon`), slope from {from} to {to} | {:.2} KiB ({:.2}–{:.2}) |\n\
-             | processor time of the gateway, the same slope, heartbeats in it | {cpu:.2} µs/s |\n\n\
-             The connections are authenticated, and their users are in no room. The kernel's own memory for a socket is not in it.\n",
+             | processor time of the gateway, the same slope, heartbeats in it | {cpu:.2} µs/s |\n\
+             | memory more than that, when each of the {to} has received {RECEIVED} messages of 1,000 characters | {:.2} KiB |\n\
+             | the same at most, looked at after every message | {:.2} KiB |\n\n\
+             The connections are authenticated, and idle ones are those of users in no room; for the last two rows all of them are\n\
+             in one. The kernel's own memory for a socket is not in it.\n",
             bytes / 1024.0,
             lowest / 1024.0,
-            highest / 1024.0
+            highest / 1024.0,
+            run.number("receiving.more_bytes_per_connection") / 1024.0,
+            run.number("receiving.peak_more_bytes_per_connection") / 1024.0,
         );
         let target = Target {
             what: "memory of an idle authenticated connection",
