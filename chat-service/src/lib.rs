@@ -95,8 +95,23 @@ pub async fn start(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> anyhow::Result<Routes> {
-    let signer = Signer::from_pem(&config.signing_key)?;
     let db = Db::connect(&config.database_url).await?;
+    start_on(config, db, bus, presence, readiness, tasks).await
+}
+
+/// The same on a connected database, which others of this process may use too: SQLite has one writer at a time.
+///
+/// # Errors
+/// As [`start`], but for the connecting.
+pub async fn start_on(
+    config: Config,
+    db: Db,
+    bus: Bus,
+    presence: Client,
+    readiness: Readiness,
+    tasks: &Tasks,
+) -> anyhow::Result<Routes> {
+    let signer = Signer::from_pem(&config.signing_key)?;
     db.migrate(&sqlx::migrate!("../migrations")).await?;
     tune(&db).await?;
     readiness.set("database", true);

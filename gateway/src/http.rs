@@ -4,6 +4,7 @@
 mod around;
 mod auth;
 mod changes;
+mod devices;
 mod me;
 mod members;
 mod messages;
@@ -49,6 +50,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(messages::routes())
         .merge(changes::routes())
         .merge(presence::routes())
+        .merge(devices::routes())
         .merge(unbuilt::routes())
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -104,6 +104,8 @@ pub struct Upstreams {
     pub chat_replicas: Vec<Client>,
     /// Any replica of presence-service.
     pub presence: Client,
+    /// Any replica of notify-service.
+    pub notify: Client,
 }
 
 /// What the public port shares: the edge, and the life that new connections begin in.
@@ -132,7 +134,7 @@ pub async fn start(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> anyhow::Result<Gateway> {
-    let services = Services::new(&upstreams.chat, &upstreams.presence);
+    let services = Services::new(&upstreams.chat, &upstreams.presence, &upstreams.notify);
     let tokens = Tokens::new(services.accounts.clone());
     tokens.load().await;
     let limits = Limits::new(config.rate_limits);

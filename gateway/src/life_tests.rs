@@ -53,7 +53,7 @@ fn a_connection_ends_with_its_token() {
 async fn alone(tasks: &Tasks) -> Arc<Life> {
     let nowhere = rpc::connect("http://127.0.0.1:9").unwrap();
     let shared = Shared {
-        services: Services::new(&nowhere, &nowhere),
+        services: Services::new(&nowhere, &nowhere, &nowhere),
         bus: Bus::connect("memory:", "test", tasks).await.unwrap(),
         uplink: Uplink::start(Vec::new(), tasks),
         readiness: Readiness::new(),

@@ -27,6 +27,7 @@ async fn work((config, amqp_url): (Config, String), process: Process) -> anyhow:
         chat: rpc::connect_any(&chat).context("PARLANCE_CHAT_URL")?,
         chat_replicas: chat.iter().map(|url| rpc::connect(url)).collect::<anyhow::Result<_>>()?,
         presence: rpc::connect_any(&env::list(settings, "PARLANCE_PRESENCE_URL")?).context("PARLANCE_PRESENCE_URL")?,
+        notify: rpc::connect_any(&env::list(settings, "PARLANCE_NOTIFY_URL")?).context("PARLANCE_NOTIFY_URL")?,
     };
     let address = env::address(settings, "PARLANCE_LISTEN")?;
     let listener =

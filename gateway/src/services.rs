@@ -5,6 +5,7 @@ use parlance_proto::{
         accounts_client::AccountsClient, messages_client::MessagesClient, rooms_client::RoomsClient,
         sync_client::SyncClient,
     },
+    notify::notify_client::NotifyClient,
     presence::{directory_client::DirectoryClient, presence_client::PresenceClient},
 };
 use service_kit::rpc::{Client, MAX_MESSAGE};
@@ -24,6 +25,8 @@ pub struct Services {
     pub directory: DirectoryClient<Client>,
     /// Who is online.
     pub presence: PresenceClient<Client>,
+    /// Push targets, and why a push was sent or not.
+    pub notify: NotifyClient<Client>,
 }
 
 macro_rules! client {
@@ -33,9 +36,9 @@ macro_rules! client {
 }
 
 impl Services {
-    /// The clients over a connection to chat-service and one to presence-service.
+    /// The clients over a connection to each of the other services.
     #[must_use]
-    pub fn new(chat: &Client, presence: &Client) -> Self {
+    pub fn new(chat: &Client, presence: &Client, notify: &Client) -> Self {
         Self {
             accounts: client!(AccountsClient, chat),
             rooms: client!(RoomsClient, chat),
@@ -43,6 +46,7 @@ impl Services {
             sync: client!(SyncClient, chat),
             directory: client!(DirectoryClient, presence),
             presence: client!(PresenceClient, presence),
+            notify: client!(NotifyClient, notify),
         }
     }
 }

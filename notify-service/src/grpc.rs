@@ -3,23 +3,103 @@
 use std::sync::Arc;
 
 use parlance_proto::notify::{
-    CountsReply, CountsRequest,
+    self as wire, CountsReply, CountsRequest, DeviceList, ListDevicesRequest, RegisterDeviceRequest, RegisteredDevice,
+    RemoveDeviceReply, RemoveDeviceRequest, VapidReply, VapidRequest,
     notify_server::{Notify, NotifyServer},
 };
+use service_kit::{
+    fault::Fault,
+    id::{SessionId, UserId},
+};
 use tonic::{Request, Response, Status, service::Routes};
+use uuid::Uuid;
 
-use crate::worker::Counts;
+use crate::{
+    App,
+    devices::{self, Device, New, Platform},
+};
 
 /// The routes of the service.
-pub(crate) fn routes(counts: Arc<Counts>) -> Routes {
-    Routes::new(NotifyServer::new(Calls(counts)))
+pub(crate) fn routes(app: &Arc<App>) -> Routes {
+    Routes::new(NotifyServer::new(Calls(Arc::clone(app))))
 }
 
-struct Calls(Arc<Counts>);
+struct Calls(Arc<App>);
 
 #[tonic::async_trait]
 impl Notify for Calls {
     async fn counts(&self, _request: Request<CountsRequest>) -> Result<Response<CountsReply>, Status> {
-        Ok(Response::new(CountsReply { batches: self.0.batches(), messages: self.0.messages() }))
+        let counts = &self.0.counts;
+        Ok(Response::new(CountsReply { batches: counts.batches(), messages: counts.messages() }))
+    }
+
+    async fn register_device(
+        &self,
+        request: Request<RegisterDeviceRequest>,
+    ) -> Result<Response<RegisteredDevice>, Status> {
+        let request = request.into_inner();
+        let new = New {
+            user: UserId::from_wire(&request.user, "user")?,
+            session: SessionId::from_wire(&request.session, "session")?,
+            platform: platform(request.platform())?,
+            name: request.name,
+            target: request.target,
+            p256dh: request.p256dh.into(),
+            auth: request.auth.into(),
+        };
+        let (registered, added) = devices::register(&self.0, new).await?;
+        Ok(Response::new(RegisteredDevice { device: Some(device(registered)), added }))
+    }
+
+    async fn list_devices(&self, request: Request<ListDevicesRequest>) -> Result<Response<DeviceList>, Status> {
+        let user = UserId::from_wire(&request.into_inner().user, "user")?;
+        let items = devices::list(&self.0, user).await?.into_iter().map(device).collect();
+        Ok(Response::new(DeviceList { items }))
+    }
+
+    async fn remove_device(
+        &self,
+        request: Request<RemoveDeviceRequest>,
+    ) -> Result<Response<RemoveDeviceReply>, Status> {
+        let request = request.into_inner();
+        let user = UserId::from_wire(&request.user, "user")?;
+        let device = Uuid::from_slice(&request.device).map_err(|_| Fault::bad_request("device: is no id"))?;
+        devices::remove(&self.0, user, device).await?;
+        Ok(Response::new(RemoveDeviceReply {}))
+    }
+
+    async fn vapid(&self, _request: Request<VapidRequest>) -> Result<Response<VapidReply>, Status> {
+        let public_key = self.0.vapid()?.public().to_vec().into();
+        Ok(Response::new(VapidReply { public_key }))
+    }
+}
+
+fn device(device: Device) -> wire::Device {
+    wire::Device {
+        id: device.id.as_bytes().to_vec().into(),
+        platform: wire_platform(device.platform).into(),
+        name: device.name,
+        created_at: device.created_at,
+    }
+}
+
+fn platform(platform: wire::Platform) -> Result<Platform, Fault> {
+    Ok(match platform {
+        wire::Platform::Webpush => Platform::WebPush,
+        wire::Platform::Fcm => Platform::Fcm,
+        wire::Platform::Apns => Platform::Apns,
+        wire::Platform::Webhook => Platform::Webhook,
+        wire::Platform::Email => Platform::Email,
+        wire::Platform::Unspecified => return Err(Fault::bad_request("platform: is missing")),
+    })
+}
+
+fn wire_platform(platform: Platform) -> wire::Platform {
+    match platform {
+        Platform::WebPush => wire::Platform::Webpush,
+        Platform::Fcm => wire::Platform::Fcm,
+        Platform::Apns => wire::Platform::Apns,
+        Platform::Webhook => wire::Platform::Webhook,
+        Platform::Email => wire::Platform::Email,
     }
 }

@@ -2,24 +2,43 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use notify_service::Config;
 use service_kit::{
     bus::Bus,
+    db::Db,
     env,
     program::{self, Process},
+    rpc,
 };
 
 fn main() -> ExitCode {
     program::run("notify-service", configure, work)
 }
 
-fn configure(settings: &env::Settings) -> anyhow::Result<(Config, String)> {
-    Ok((Config::from_get(settings)?, env::shared_url(settings, "PARLANCE_AMQP_URL")?))
+/// The settings, and where the database and the bus are.
+struct Given {
+    config: Config,
+    database_url: String,
+    amqp_url: String,
+    presence: Vec<String>,
 }
 
-async fn work((config, amqp_url): (Config, String), process: Process) -> anyhow::Result<()> {
-    let bus = Bus::connect(&amqp_url, "notify-service", &process.tasks).await?;
-    let routes = notify_service::start(config, bus, process.readiness.clone(), &process.tasks).await?;
+fn configure(settings: &env::Settings) -> anyhow::Result<Given> {
+    Ok(Given {
+        config: Config::from_get(settings)?,
+        database_url: env::shared_url(settings, "PARLANCE_DATABASE_URL")?,
+        amqp_url: env::shared_url(settings, "PARLANCE_AMQP_URL")?,
+        presence: env::list(settings, "PARLANCE_PRESENCE_URL")?,
+    })
+}
+
+async fn work(given: Given, process: Process) -> anyhow::Result<()> {
+    let bus = Bus::connect(&given.amqp_url, "notify-service", &process.tasks).await?;
+    let db = Db::connect(&given.database_url).await?;
+    let presence = rpc::connect_any(&given.presence).context("PARLANCE_PRESENCE_URL")?;
+    let (readiness, tasks) = (process.readiness.clone(), &process.tasks);
+    let routes = notify_service::start(given.config, db, bus, presence, readiness, tasks).await?;
     process.readiness.set("start", true);
     process.serve_rpc(routes).await
 }

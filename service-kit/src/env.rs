@@ -62,6 +62,11 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_RATE_LIMITS", "on", "off lifts every rate limit; limits of size and of connections stay"),
     known("PARLANCE_MAX_CONNECTIONS_PER_USER", "10", "sockets of one user at one gateway; the oldest gives way"),
     known("PARLANCE_PRESENCE_GRACE_MS", "15000", "how long after the last sign of life a user is said to be offline"),
+    secret(
+        "PARLANCE_VAPID_KEY",
+        "P-256 private key (PKCS#8 PEM) of Web Push; without one: off, standalone makes its own",
+    ),
+    known("PARLANCE_VAPID_SUBJECT", "", "mailto: or https: URL by which push services reach the operator"),
     known("PARLANCE_PUSH_DELAY_MS", "3000", "how long a push waits for a read elsewhere"),
     known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
     known("PARLANCE_FILES_URL", "", "object store for files; empty: a folder in the data folder"),

@@ -1,4 +1,4 @@
-//! The data folder: made when missing, owned by one process, holding the key that was not given.
+//! The data folder: made when missing, owned by one process, holding the keys that were not given.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use notify_service::Vapid;
 use service_kit::auth::Signer;
 
 /// The folder is for its owner alone: it holds messages and a key.
@@ -18,6 +19,8 @@ const FILE_MODE: u32 = 0o600;
 const LOCK_FILE: &str = "lock";
 /// The private key that signs access tokens.
 const KEY_FILE: &str = "signing-key.pem";
+/// The private key of Web Push.
+const VAPID_FILE: &str = "vapid-key.pem";
 
 /// The data folder, owned until this is dropped or the process ends, however it ends.
 #[derive(Debug)]
@@ -61,13 +64,25 @@ impl Data {
     /// # Errors
     /// When it can be neither read nor written.
     pub(crate) fn signing_key(&self) -> anyhow::Result<String> {
-        let path = self.path.join(KEY_FILE);
+        self.key(KEY_FILE, Signer::generate_pem)
+    }
+
+    /// The key of Web Push of this folder as PEM, made when it is missing. Subscriptions hold for one key only.
+    ///
+    /// # Errors
+    /// When it can be neither read nor written.
+    pub(crate) fn vapid_key(&self) -> anyhow::Result<String> {
+        self.key(VAPID_FILE, Vapid::generate_pem)
+    }
+
+    fn key(&self, file: &str, make: fn() -> anyhow::Result<String>) -> anyhow::Result<String> {
+        let path = self.path.join(file);
         match fs::read_to_string(&path) {
             Ok(pem) => Ok(pem),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let pem = Signer::generate_pem()?;
+                let pem = make()?;
                 write_whole(&path, &pem).with_context(|| format!("cannot write {}", path.display()))?;
-                tracing::info!(path = %path.display(), "a signing key was made");
+                tracing::info!(path = %path.display(), "a key was made");
                 Ok(pem)
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),

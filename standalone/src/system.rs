@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gateway::Upstreams;
-use service_kit::{admin::Readiness, bus::Bus, rpc, tasks::Tasks};
+use service_kit::{admin::Readiness, bus::Bus, db::Db, rpc, tasks::Tasks};
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -71,16 +71,30 @@ async fn compose(
     if config.chat.signing_key.is_empty() {
         config.chat.signing_key = data.signing_key()?;
     }
+    if config.notify.vapid_key.is_empty() {
+        config.notify.vapid_key = data.vapid_key()?;
+    }
+    // One for both: SQLite has one writer at a time, and its queue is fair only within a pool.
+    let db = Db::connect(&config.chat.database_url).await?;
     let bus = Bus::connect(&config.amqp_url, "parlance", &groups.bus).await.context("PARLANCE_AMQP_URL")?;
     let routes = presence_service::start(config.presence, bus.clone(), readiness.clone(), &groups.rest).await?;
     let presence = rpc::in_process(routes, &groups.rest);
     // Before chat-service, which begins with what its outbox still holds: on `memory:` an event that no worker waits
-    // for counts as delivered. Nothing here asks for its counts, they are among the metrics.
-    let _routes = notify_service::start(config.notify, bus.clone(), readiness.clone(), &groups.rest).await?;
+    // for counts as delivered.
+    let routes = notify_service::start(
+        config.notify,
+        db.clone(),
+        bus.clone(),
+        presence.clone(),
+        readiness.clone(),
+        &groups.rest,
+    )
+    .await?;
+    let notify = rpc::in_process(routes, &groups.rest);
     let routes =
-        chat_service::start(config.chat, bus.clone(), presence.clone(), readiness.clone(), &groups.chat).await?;
+        chat_service::start_on(config.chat, db, bus.clone(), presence.clone(), readiness.clone(), &groups.chat).await?;
     let chat = rpc::in_process(routes, &groups.chat);
-    let upstreams = Upstreams { chat: chat.clone(), chat_replicas: vec![chat], presence };
+    let upstreams = Upstreams { chat: chat.clone(), chat_replicas: vec![chat], presence, notify };
     gateway::start(config.gateway, upstreams, bus, readiness, &groups.gateway).await
 }
 

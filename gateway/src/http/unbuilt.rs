@@ -31,7 +31,6 @@ const INVITES: &str = "invites are not built yet";
 const REACTIONS: &str = "reactions are not built yet";
 const PINS: &str = "pins are not built yet";
 const FILES: &str = "files are not built yet";
-const DEVICES: &str = "devices are not built yet";
 const NOTIFICATIONS: &str = "notifications are not built yet";
 
 /// Checks the form of a query and a body.
@@ -114,10 +113,7 @@ fn of_files() -> Router<Edge> {
 fn of_notifications() -> Router<Edge> {
     let up_to: Form = |_, body| if body.has("up_to") { Ok(()) } else { Err(refuse("up_to", "is missing")) };
     Router::new()
-        .route("/v1/devices", post(later(DEVICES, device)).get(later(DEVICES, page)))
-        .route("/v1/devices/vapid", get(later("Web Push is not built yet", no_form)))
-        .route("/v1/devices/{device}", delete(later(DEVICES, no_form)))
-        .route("/v1/devices/{device}/test", post(later(DEVICES, no_form)))
+        .route("/v1/devices/{device}/test", post(later("test pushes are not built yet", no_form)))
         .route("/v1/notifications", get(later(NOTIFICATIONS, page)))
         .route("/v1/notifications/read", post(later(NOTIFICATIONS, up_to)))
         .route("/v1/notifications/settings", get(later(NOTIFICATIONS, no_form)).put(later(NOTIFICATIONS, no_form)))
@@ -202,14 +198,6 @@ fn search(params: &Params, _: &Fields<'_>) -> Result<(), Fault> {
     fields.opt_int("to", 0..=i64::MAX)?;
     fields.opt_word("has", &[("file", ()), ("link", ())])?;
     params.page().map(drop)
-}
-
-fn device(_: &Params, body: &Fields<'_>) -> Result<(), Fault> {
-    let platforms =
-        [("webpush", "endpoint"), ("fcm", "token"), ("apns", "token"), ("webhook", "url"), ("email", "address")];
-    let target = body.word("platform", &platforms)?;
-    body.text(target, 1..=usize::MAX)?;
-    body.opt_text("name", ANY_LENGTH).map(drop)
 }
 
 async fn upload(State(edge): State<Edge>, caller: Caller, headers: HeaderMap) -> Answer {

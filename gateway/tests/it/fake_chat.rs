@@ -30,9 +30,9 @@ pub(crate) async fn edge(signer: &Signer, limits: bool) -> (Edge, Arc<Keys>, Not
     let mut routes = Routes::builder();
     keys.serve(&mut routes);
     noted.serve(&mut routes);
-    // The presence-service is never there.
-    let presence = rpc::connect("http://127.0.0.1:9").expect("a URL");
-    let services = Services::new(&rpc::in_process(routes.routes(), &Tasks::new()), &presence);
+    // The other two are never there.
+    let nowhere = rpc::connect("http://127.0.0.1:9").expect("a URL");
+    let services = Services::new(&rpc::in_process(routes.routes(), &Tasks::new()), &nowhere, &nowhere);
     let tokens = Tokens::new(services.accounts.clone());
     tokens.load().await;
     let edge = Edge {

@@ -146,6 +146,13 @@ async fn a_wrong_form_is_named() {
         (format!("PUT {room}/messages/1/reactions/{}", "x".repeat(33)), json!({}), "emoji"),
         (format!("POST {room}/messages/1/forward"), json!({"room": ID}), "client_id"),
         ("POST /v1/devices".to_owned(), json!({"platform": "pager"}), "platform"),
+        ("POST /v1/devices".to_owned(), json!({"platform": "webpush", "keys": {}}), "endpoint"),
+        ("POST /v1/devices".to_owned(), json!({"platform": "webpush", "endpoint": "x"}), "keys"),
+        (
+            "POST /v1/devices".to_owned(),
+            json!({"platform": "webpush", "endpoint": "x", "keys": {"p256dh": "?"}}),
+            "keys.p256dh",
+        ),
         ("GET /v1/search".to_owned(), json!({}), "q"),
     ] {
         let reply = api.call(&line, Some(body)).await;
@@ -191,8 +198,6 @@ async fn what_is_not_built_yet_says_so() {
         ("DELETE /v1/me", Some(json!({"password": "x"}))),
         ("POST /v1/auth/guest", Some(json!({"display_name": "G"}))),
         ("GET /v1/search?q=x", None),
-        ("POST /v1/devices", Some(json!({"platform": "fcm", "token": "t"}))),
-        ("GET /v1/devices/vapid", None),
         ("GET /v1/notifications", None),
         ("POST /v1/notifications/read", Some(json!({"up_to": 1}))),
         ("POST /v1/uploads", None),

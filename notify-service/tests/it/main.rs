@@ -1,6 +1,9 @@
 //! What the worker makes of what the bus delivers, and the service as its callers see it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod devices;
+mod world;
+
 use std::{process::Command, sync::Arc, time::Duration};
 
 use notify_service::{
@@ -16,11 +19,14 @@ use prost::Message as _;
 use service_kit::{
     admin::Readiness,
     bus::{Bus, Consumer, Parcel},
+    db::Db,
     id::{RoomId, Topic},
     rpc::{self, Client},
     tasks::Tasks,
 };
 use uuid::Uuid;
+
+use crate::world::Database;
 
 /// How long a story waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -148,7 +154,11 @@ async fn the_service_counts_what_is_emitted_says_so_and_stops() {
     let (tasks, readiness) = (Tasks::new(), Readiness::new());
     let bus_tasks = Tasks::new();
     let bus = Bus::connect("memory:", "test", &bus_tasks).await.unwrap();
-    let routes = notify_service::start(Config::default(), bus.clone(), readiness.clone(), &tasks).await.unwrap();
+    let database = Database::sqlite();
+    let db = Db::connect(&database.url()).await.unwrap();
+    let presence = rpc::connect("http://127.0.0.1:9").unwrap();
+    let (config, on, near) = (Config::default(), db.clone(), bus.clone());
+    let routes = notify_service::start(config, on, near, presence, readiness.clone(), &tasks).await.unwrap();
     let client = rpc::in_process(routes, &tasks);
     assert_eq!(counts(client.clone()).await, CountsReply { batches: 0, messages: 0 });
     let id = Uuid::now_v7();
@@ -159,13 +169,20 @@ async fn the_service_counts_what_is_emitted_says_so_and_stops() {
     assert_eq!(counts(client).await, CountsReply { batches: 1, messages: 2 });
     assert!(readiness.is_ready());
     assert!(tasks.shutdown(PATIENCE).await, "nothing keeps it, also while the bus lives on");
+    db.close().await;
+    database.drop().await;
 }
 
 #[test]
 fn the_program_refuses_a_bus_inside_its_own_process() {
     for (url, good) in [("memory:", false), ("", false), ("amqp://localhost", true)] {
         let mut program = Command::new(env!("CARGO_BIN_EXE_notify-service"));
-        let ended = program.arg("--check-config").env("PARLANCE_AMQP_URL", url).output().unwrap();
+        let ended = program
+            .arg("--check-config")
+            .env("PARLANCE_AMQP_URL", url)
+            .env("PARLANCE_DATABASE_URL", "postgres://localhost/x")
+            .output()
+            .unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(if good { 0 } else { 64 }), "{url}: {said}");
         assert_eq!(said.contains("PARLANCE_AMQP_URL"), !good, "{said}");

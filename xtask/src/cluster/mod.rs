@@ -102,7 +102,8 @@ impl Cluster {
         }
         self.clean()?;
         let backends = self.start_backends().await?;
-        signing_key::write(&self.dir.join("signing-key.pem"))?;
+        signing_key::write(&self.dir.join("signing-key.pem"), signing_key::ED25519)?;
+        signing_key::write(&self.dir.join("vapid-key.pem"), signing_key::P256)?;
 
         let plan = Plan::new(options.gateways.into(), options.chat.into(), &self.dir, &backends)?;
         let file = self.dir.join("haproxy.cfg");

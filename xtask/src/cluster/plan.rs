@@ -38,7 +38,11 @@ impl Plan {
         let balancer_port = ports.pick()?;
 
         let presence = Planned::new("presence-service", "presence-service".into(), &mut ports, backends)?.on_grpc();
-        let notify = Planned::new("notify-service", "notify-service".into(), &mut ports, backends)?.on_grpc();
+        let notify = Planned::new("notify-service", "notify-service".into(), &mut ports, backends)?
+            .on_grpc()
+            .with("PARLANCE_DATABASE_URL", backends.postgres.clone())
+            .with("PARLANCE_PRESENCE_URL", presence.url())
+            .with("PARLANCE_VAPID_KEY_FILE", dir.join("vapid-key.pem").display().to_string());
         let mut services = vec![];
         for number in 1..=chats {
             let label = format!("chat-service-{number}");

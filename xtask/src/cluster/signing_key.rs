@@ -1,4 +1,4 @@
-//! A fresh key for the tokens of one cluster: Ed25519 as PKCS#8, in PEM.
+//! Fresh keys of one cluster, as PKCS#8 in PEM: Ed25519 for its tokens, P-256 for Web Push.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -12,12 +12,17 @@ use base64::engine::general_purpose::STANDARD;
 use crate::entropy;
 
 /// Everything that precedes the 32 secret bytes, by RFC 8410: version 0, the algorithm, two octet strings.
-const PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+pub(super) const ED25519: &[u8] =
+    &[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// The same of a P-256 key, by RFC 5915 inside RFC 5208. Practically every 32 bytes are one.
+pub(super) const P256: &[u8] = &[
+    0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
+];
 
 /// Writes a new key, readable by its owner only; an older one is replaced.
-pub(super) fn write(path: &Path) -> anyhow::Result<()> {
-    let text = pem(&entropy::bytes()?);
+pub(super) fn write(path: &Path, prefix: &[u8]) -> anyhow::Result<()> {
+    let text = pem(prefix, &entropy::bytes()?);
     if path.exists() {
         fs::remove_file(path)?;
     }
@@ -26,14 +31,14 @@ pub(super) fn write(path: &Path) -> anyhow::Result<()> {
     Ok(file.write_all(text.as_bytes())?)
 }
 
-fn pem(secret: &[u8; 32]) -> String {
-    let body = STANDARD.encode([&PREFIX[..], secret].concat());
+fn pem(prefix: &[u8], secret: &[u8; 32]) -> String {
+    let body = STANDARD.encode([prefix, secret].concat());
     format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::pem;
+    use super::{ED25519, pem};
 
     /// The key of RFC 8410, section 10.3.
     #[test]
@@ -45,6 +50,6 @@ mod tests {
         let expected = "-----BEGIN PRIVATE KEY-----\n\
             MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
             -----END PRIVATE KEY-----\n";
-        assert_eq!(pem(&secret), expected);
+        assert_eq!(pem(ED25519, &secret), expected);
     }
 }

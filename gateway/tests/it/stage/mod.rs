@@ -83,6 +83,7 @@ impl Stage {
                 .map(|replica| rpc::in_process(routes(|routes| replica.serve(routes)), &tasks))
                 .collect(),
             presence: rpc::in_process(routes(|routes| directory.serve(routes)), &tasks),
+            notify: rpc::connect("http://127.0.0.1:9").expect("a URL"),
         };
         let bus = Bus::connect("memory:", "stage", &bus_tasks).await.expect("a bus");
         let config = Config {
