@@ -36,6 +36,8 @@ impl OwnStandalone {
             ("PARLANCE_ADMIN_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
             ("PARLANCE_DATA".to_owned(), data.display().to_string()),
             ("PARLANCE_RATE_LIMITS".to_owned(), "off".to_owned()),
+            // The push services of stories are on this machine.
+            ("PARLANCE_ALLOW_PRIVATE_TARGETS".to_owned(), "true".to_owned()),
         ]);
         env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         match Running::start(env.clone()) {

@@ -19,6 +19,7 @@ pub mod forged;
 mod in_process;
 mod patience;
 mod person;
+mod push_service;
 mod raw;
 mod stack;
 
@@ -28,5 +29,6 @@ pub use device::{Device, Held};
 pub use in_process::OwnStandalone;
 pub use patience::{PATIENCE, eventually, lasts, tell, within};
 pub use person::Person;
+pub use push_service::PushService;
 pub use raw::{Heard, Raw};
 pub use stack::Stack;

@@ -15,6 +15,7 @@ mod request;
 mod rooms;
 mod unbuilt;
 mod users;
+mod why;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -51,6 +52,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(changes::routes())
         .merge(presence::routes())
         .merge(devices::routes())
+        .merge(why::routes())
         .merge(unbuilt::routes())
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use parlance_proto::notify::{
     self as wire, CountsReply, CountsRequest, DeviceList, ListDevicesRequest, RegisterDeviceRequest, RegisteredDevice,
-    RemoveDeviceReply, RemoveDeviceRequest, VapidReply, VapidRequest,
+    RemoveDeviceReply, RemoveDeviceRequest, VapidReply, VapidRequest, WhyReply, WhyRequest,
     notify_server::{Notify, NotifyServer},
 };
 use service_kit::{
     fault::Fault,
-    id::{SessionId, UserId},
+    id::{RoomId, SessionId, UserId},
 };
 use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     App,
     devices::{self, Device, New, Platform},
+    why::{self, Planned},
 };
 
 /// The routes of the service.
@@ -72,6 +73,27 @@ impl Notify for Calls {
         let public_key = self.0.vapid()?.public().to_vec().into();
         Ok(Response::new(VapidReply { public_key }))
     }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
+        let request = request.into_inner();
+        let (room, user) = (RoomId::from_wire(&request.room, "room")?, UserId::from_wire(&request.user, "user")?);
+        let planned = why::why(&self.0, room, request.seq, user).await?;
+        let no_device = planned.is_empty() && why::had_no_device(&self.0, user, request.at).await?;
+        let decisions = planned.into_iter().filter_map(decision).collect();
+        Ok(Response::new(WhyReply { decisions, no_device }))
+    }
+}
+
+/// What was decided, when something was.
+fn decision(planned: Planned) -> Option<wire::Decision> {
+    Some(wire::Decision {
+        device: planned.device_id.as_bytes().to_vec().into(),
+        platform: wire_platform(planned.platform).into(),
+        outcome: planned.outcome?.word().to_owned(),
+        reason: planned.reason?,
+        detail: planned.detail,
+        at: planned.at,
+    })
 }
 
 fn device(device: Device) -> wire::Device {

@@ -1,13 +1,23 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
-//! `devices` keeps where a user's pushes go; `worker` takes batches of events from the bus; `grpc` answers the gateways.
+//! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
+//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `webpush`; `why` reads what became of them.
+//! `devices` keeps where a user's pushes go; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
+mod decide;
+mod deliver;
 mod devices;
 mod error;
 mod grpc;
+mod jobs;
+mod origins;
+mod payload;
+pub mod plan;
 mod target;
 mod vapid;
+mod webpush;
+mod why;
 pub mod worker;
 
 use std::{sync::Arc, time::Duration};
@@ -24,8 +34,11 @@ use service_kit::{
 };
 use tonic::service::Routes;
 
-use crate::worker::{Counts, Worker};
 pub use crate::{devices::MOST as MOST_DEVICES, vapid::Vapid};
+use crate::{
+    plan::Planner,
+    worker::{Counts, Worker},
+};
 
 /// The group of consumers that shares the events. Senders make its queue too, so that none is lost before the first
 /// start.
@@ -36,12 +49,31 @@ const PROBE: Duration = Duration::from_secs(2);
 /// What the service is told from outside.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// How long things take.
+    pub timing: Timing,
     /// P-256 private key of Web Push, in PKCS#8 PEM; empty: no Web Push.
     pub vapid_key: String,
     /// Whom push services may turn to: a `mailto:` or `https:` URL.
     pub vapid_subject: Option<String>,
     /// Whether pushes may go to private addresses, and without TLS.
     pub private_targets: bool,
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long a push waits for a read elsewhere.
+    pub delay: Duration,
+    /// The wait after the first failed try, at most; it doubles with each further one.
+    pub retry: Duration,
+    /// How long one try may take.
+    pub timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(3), retry: Duration::from_secs(15), timeout: Duration::from_secs(10) }
+    }
 }
 
 impl Config {
@@ -55,6 +87,7 @@ impl Config {
             Vapid::from_pem(&vapid_key, None).map_err(|error| Invalid::new("PARLANCE_VAPID_KEY", error))?;
         }
         Ok(Self {
+            timing: Timing { delay: env::millis(get, "PARLANCE_PUSH_DELAY_MS")?, ..Timing::default() },
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
             private_targets: env::switch(get, "PARLANCE_ALLOW_PRIVATE_TARGETS")?,
@@ -70,6 +103,8 @@ pub(crate) struct App {
     pub(crate) presence: PresenceClient<Client>,
     pub(crate) vapid: Option<Vapid>,
     pub(crate) private_targets: bool,
+    pub(crate) timing: Timing,
+    pub(crate) planner: Planner,
 }
 
 impl App {
@@ -111,14 +146,18 @@ pub async fn start(
     };
     readiness.note("webpush", vapid.is_some());
     let counts = Arc::new(Counts::default());
+    let planner = Planner::new(db.clone(), config.timing.delay);
     let app = Arc::new(App {
         db,
         counts: Arc::clone(&counts),
+        planner: planner.clone(),
         presence: PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE),
         vapid,
         private_targets: config.private_targets,
+        timing: config.timing,
     });
-    let worker = Worker::new(counts);
+    deliver::start(&app, tasks)?;
+    let worker = Worker::new(counts, planner);
     tasks.spawn(worker::run(worker, bus.consume(GROUP).await?, tasks.stopping()));
     tasks.spawn_until_stop(watch(bus, readiness.clone()));
     tasks.spawn_until_stop(probe(Arc::clone(&app), readiness));

@@ -1,4 +1,4 @@
-//! Takes batches of events from the bus, and counts the messages that they bring, each batch once.
+//! Takes batches of events from the bus, and has the pushes of the messages that they bring planned.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parlance_proto::{
@@ -20,9 +21,13 @@ use service_kit::{
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-/// Ids of batches that are remembered, in memory and by this process only. A batch that comes again later than this many
-/// others, after a restart, or to another replica, counts twice: the limit of this step.
+use crate::plan::Planner;
+
+/// Ids of batches that are remembered, in memory and by this process only, to count and plan each once. A batch that comes
+/// again later than this many others, after a restart, or to another replica, counts twice; its pushes are planned already.
 pub const REMEMBERED: usize = 65_536;
+/// How long after a failure of the database it is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What this process has counted since it started.
 #[derive(Debug, Default)]
@@ -74,21 +79,23 @@ enum Poison {
     Event,
 }
 
-/// Counts what is delivered to it.
+/// Works on what is delivered to it.
 #[derive(Debug)]
 pub struct Worker {
     counts: Arc<Counts>,
+    planner: Planner,
     remembered: Remembered,
 }
 
 impl Worker {
     /// A worker that remembers nothing yet.
     #[must_use]
-    pub fn new(counts: Arc<Counts>) -> Self {
-        Self { counts, remembered: Remembered::default() }
+    pub fn new(counts: Arc<Counts>, planner: Planner) -> Self {
+        Self { counts, planner, remembered: Remembered::default() }
     }
 
-    /// Deals with one delivery: counts it, then acknowledges it, so that a crash in between delivers it again.
+    /// Deals with one delivery: plans its pushes, then acknowledges it, so that a crash in between delivers it again. While
+    /// the database does not take them it waits, and the rest waits in the queue.
     pub async fn step(&mut self, work: Work) -> Outcome {
         let span = tracing::info_span!("notify", event.id = %work.id);
         telemetry::adopt(&span, work.traceparent.as_deref());
@@ -100,12 +107,17 @@ impl Worker {
             work.ack().await;
             return Outcome::Repeated;
         }
-        match count(work.id, &work.body) {
+        match messages(work.id, &work.body) {
             Ok(messages) => {
+                while let Err(error) = self.planner.plan(&messages).await {
+                    tracing::warn!(error = %error, "pushes could not be planned; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                let number = messages.len() as u64;
                 self.remembered.insert(work.id);
-                self.counts.add(messages);
+                self.counts.add(number);
                 work.ack().await;
-                Outcome::Counted(messages)
+                Outcome::Counted(number)
             }
             Err(poison) => {
                 tracing::error!(event.id = %work.id, error = %poison, "a batch was put aside as dead");
@@ -123,30 +135,31 @@ pub(crate) async fn run(mut worker: Worker, mut consumer: Consumer, stopping: im
     loop {
         let next = tokio::select! { biased; () = &mut stopping => None, work = consumer.next() => work };
         let Some(work) = next else { return };
-        worker.step(work).await;
+        // What is not done when it stops is delivered again.
+        tokio::select! { biased; () = &mut stopping => return, _ = worker.step(work) => {} }
     }
 }
 
 /// The new messages in an encoded batch.
-fn count(id: Uuid, body: &[u8]) -> Result<u64, Poison> {
+fn messages(id: Uuid, body: &[u8]) -> Result<Vec<Message>, Poison> {
     let batch = Batch::decode(body).map_err(|_| Poison::Batch)?;
     if batch.id.as_ref() != id.as_bytes().as_slice() {
         return Err(Poison::Id);
     }
-    let mut messages = 0;
+    let mut messages = Vec::new();
     for addressed in &batch.events {
         let event = Event::decode(addressed.event.as_ref()).map_err(|_| Poison::Event)?;
-        messages += u64::from(is_new_message(&event));
+        messages.extend(new_message(event));
     }
     Ok(messages)
 }
 
-/// Whether it tells of a message that a person has just sent, not of an edit, a removal, or a line of the system.
-fn is_new_message(event: &Event) -> bool {
-    let Some(event::Kind::Room(room)) = &event.kind else { return false };
-    let Some(room_event::Kind::Message(message)) = &room.kind else { return false };
-    let Message { edited_at, deleted_at, .. } = message;
-    message.kind() == MessageKind::Text && edited_at.is_none() && deleted_at.is_none()
+/// The message that a person has just sent, if it tells of one: not of an edit, a removal, or a line of the system.
+fn new_message(event: Event) -> Option<Message> {
+    let Some(event::Kind::Room(room)) = event.kind else { return None };
+    let Some(room_event::Kind::Message(message)) = room.kind else { return None };
+    let new = message.kind() == MessageKind::Text && message.edited_at.is_none() && message.deleted_at.is_none();
+    new.then_some(message)
 }
 
 /// The newest [`REMEMBERED`] ids.

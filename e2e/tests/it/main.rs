@@ -103,6 +103,7 @@ mod members;
 mod not_built;
 mod presence;
 mod privacy;
+mod push;
 mod removal;
 mod resume;
 mod room_rules;

@@ -101,7 +101,7 @@ async fn vapid(State(edge): State<Edge>, caller: Caller) -> Answer {
 }
 
 /// What the contract calls a platform.
-fn word(platform: notify::Platform) -> &'static str {
+pub(super) fn word(platform: notify::Platform) -> &'static str {
     PLATFORMS.iter().find(|(_, (known, _))| *known == platform).map_or("unknown", |(word, _)| word)
 }
 

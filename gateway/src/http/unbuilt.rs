@@ -86,7 +86,6 @@ fn of_messages() -> Router<Edge> {
         body.uuid("client_id").map(drop)
     };
     let report: Form = |_, body| body.text("reason", 1..=usize::MAX).map(drop);
-    let why: Form = |params, _| params.fields().opt_uuid("user").map(drop);
     Router::new()
         .route(
             "/v1/rooms/{room}/messages/{seq}/reactions/{emoji}",
@@ -96,7 +95,6 @@ fn of_messages() -> Router<Edge> {
         .route("/v1/rooms/{room}/messages/{seq}/receipts", get(later("receipts are not built yet", page)))
         .route("/v1/rooms/{room}/messages/{seq}/forward", post(later("forwarding is not built yet", forward)))
         .route("/v1/rooms/{room}/messages/{seq}/report", post(later("reports are not built yet", report)))
-        .route("/v1/rooms/{room}/messages/{seq}/why", get(later("the reasons of pushes are not built yet", why)))
 }
 
 fn of_files() -> Router<Edge> {

@@ -1,13 +1,17 @@
 //! What the worker makes of what the bus delivers, and the service as its callers see it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod costs;
 mod devices;
+mod push;
+mod receiver;
 mod world;
 
 use std::{process::Command, sync::Arc, time::Duration};
 
 use notify_service::{
     Config, GROUP,
+    plan::Planner,
     worker::{Counts, Outcome, Worker},
 };
 use parlance_proto::{
@@ -58,6 +62,8 @@ struct Bench {
     consumer: Consumer,
     worker: Worker,
     counts: Arc<Counts>,
+    db: Db,
+    database: Database,
     _tasks: Tasks,
 }
 
@@ -67,7 +73,11 @@ impl Bench {
         let bus = Bus::connect("memory:", "test", &tasks).await.unwrap();
         let counts = Arc::new(Counts::default());
         let consumer = bus.consume(GROUP).await.unwrap();
-        Self { consumer, worker: Worker::new(Arc::clone(&counts)), counts, bus, _tasks: tasks }
+        let database = Database::sqlite();
+        let db = Db::connect(&database.url()).await.unwrap();
+        notify_service::migrate(&db).await.unwrap();
+        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO));
+        Self { consumer, worker, counts, bus, db, database, _tasks: tasks }
     }
 
     /// Emits, and has the worker take one step. Resolves when both are done.
@@ -78,6 +88,11 @@ impl Bench {
         let outcome = self.worker.step(work).await;
         tokio::time::timeout(PATIENCE, emitted).await.unwrap().unwrap();
         outcome
+    }
+
+    async fn ends(self) {
+        self.db.close().await;
+        self.database.drop().await;
     }
 
     fn counted(&self) -> (u64, u64) {
@@ -100,6 +115,7 @@ async fn only_new_messages_of_people_are_counted() {
     ];
     assert_eq!(bench.delivers(id, batch(id, events)).await, Outcome::Counted(2));
     assert_eq!(bench.counted(), (1, 2));
+    bench.ends().await;
 }
 
 #[tokio::test]
@@ -109,6 +125,7 @@ async fn a_repeated_id_counts_once() {
     assert_eq!(bench.delivers(id, batch(id, vec![of_message(text())])).await, Outcome::Counted(1));
     assert_eq!(bench.delivers(id, batch(id, vec![of_message(text())])).await, Outcome::Repeated);
     assert_eq!(bench.counted(), (1, 1));
+    bench.ends().await;
 }
 
 #[tokio::test]
@@ -128,6 +145,7 @@ async fn poison_is_put_aside_and_the_next_batch_is_counted() {
     assert_eq!(bench.delivers(id, bad_event).await, Outcome::Rejected);
     assert_eq!(bench.counted(), (0, 0));
     assert_eq!(bench.delivers(other, batch(other, vec![of_message(text())])).await, Outcome::Counted(1));
+    bench.ends().await;
 }
 
 #[tokio::test]
@@ -143,6 +161,7 @@ async fn what_a_consumer_dropped_is_delivered_again_and_counted_once() {
     assert_eq!(bench.worker.step(again).await, Outcome::Counted(1));
     tokio::time::timeout(PATIENCE, emitted).await.unwrap().unwrap();
     assert_eq!(bench.counted(), (1, 1));
+    bench.ends().await;
 }
 
 async fn counts(client: Client) -> CountsReply {

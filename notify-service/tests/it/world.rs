@@ -1,9 +1,12 @@
 //! Chat-service, presence-service and notify-service on one database and one bus, with people in it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use notify_service::{Config, Vapid};
+use notify_service::{Config, Timing, Vapid};
 use parlance_proto::{
     chat::{self, SendItem, messages_client::MessagesClient, rooms_client::RoomsClient},
     notify::{self, notify_client::NotifyClient},
@@ -23,7 +26,10 @@ use service_kit::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
-use crate::PATIENCE;
+use crate::{
+    PATIENCE,
+    receiver::{self, Receiver},
+};
 
 /// Stamps stories, `async fn(&World)` in the same file, as tests on both engines.
 macro_rules! stories {
@@ -254,6 +260,52 @@ impl World {
         DirectoryClient::new(self.presence.clone()).update(request).await.unwrap();
     }
 
+    /// Has this subscription of the receiver registered; gives the device's id.
+    pub(crate) async fn subscribes(&self, person: &Person, receiver: &Receiver, path: &str) -> Bytes {
+        let request = notify::RegisterDeviceRequest {
+            user: person.id.to_wire(),
+            session: person.session.to_wire(),
+            platform: notify::Platform::Webpush.into(),
+            name: None,
+            target: format!("{}{path}", receiver.url),
+            p256dh: receiver.public().into(),
+            auth: receiver::AUTH.to_vec().into(),
+        };
+        self.registers(request).await.device.unwrap().id
+    }
+
+    /// What was decided on the pushes of a message to a user: outcome, reason, detail.
+    pub(crate) async fn why(&self, message: &v1::Message, person: &Person) -> Vec<(String, String, String)> {
+        let request = notify::WhyRequest {
+            room: message.room.clone(),
+            seq: message.seq,
+            user: person.id.to_wire(),
+            at: message.at,
+        };
+        let decisions = self.notify.clone().why(request).await.unwrap().into_inner().decisions;
+        decisions.into_iter().map(|it| (it.outcome, it.reason, it.detail.unwrap_or_default())).collect()
+    }
+
+    /// Waits until exactly this was decided on the one push of a message to a user; gives the detail.
+    pub(crate) async fn decides(&self, message: &v1::Message, person: &Person, outcome: &str, reason: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let why = self.why(message, person).await;
+            if let [(is, because, detail)] = why.as_slice()
+                && (is.as_str(), because.as_str()) == (outcome, reason)
+            {
+                return detail.clone();
+            }
+            assert!(began.elapsed() < PATIENCE, "not {outcome}, {reason}, but {why:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// One more notify-service on the same database and bus.
+    pub(crate) async fn another(&self) -> NotifyClient<Client> {
+        notify_on(&self.config, &self.db, &self.bus, &self.presence, &self.tasks).await
+    }
+
     pub(crate) async fn registers(&self, request: notify::RegisterDeviceRequest) -> notify::RegisteredDevice {
         self.notify.clone().register_device(request).await.unwrap().into_inner()
     }
@@ -261,7 +313,12 @@ impl World {
 
 /// What stories run with: pushes may go to this machine.
 pub(crate) fn config() -> Config {
-    Config { vapid_key: Vapid::generate_pem().unwrap(), private_targets: true, ..Config::default() }
+    let timing = Timing {
+        delay: Duration::from_millis(50),
+        retry: Duration::from_millis(200),
+        timeout: Duration::from_millis(1_500),
+    };
+    Config { timing, vapid_key: Vapid::generate_pem().unwrap(), private_targets: true, ..Config::default() }
 }
 
 /// One notify-service.

@@ -42,6 +42,7 @@ impl Plan {
             .on_grpc()
             .with("PARLANCE_DATABASE_URL", backends.postgres.clone())
             .with("PARLANCE_PRESENCE_URL", presence.url())
+            .unless_set("PARLANCE_ALLOW_PRIVATE_TARGETS", "true")
             .with("PARLANCE_VAPID_KEY_FILE", dir.join("vapid-key.pem").display().to_string());
         let mut services = vec![];
         for number in 1..=chats {

@@ -1,0 +1,69 @@
+//! Why a push of a message was sent or not.
+
+use axum::{Router, extract::State, routing::get};
+use parlance_proto::{chat, notify};
+use serde::Serialize;
+
+use super::{
+    Edge, devices,
+    reply::{Answer, ok},
+    request::{Params, Path},
+};
+use crate::{error::Problem, frame::Code, json, token::Caller};
+
+pub(super) fn routes() -> Router<Edge> {
+    Router::new().route("/v1/rooms/{room}/messages/{seq}/why", get(why))
+}
+
+#[derive(Serialize)]
+struct Why<'a> {
+    message: json::Message<'a>,
+    decisions: Vec<Decision<'a>>,
+}
+
+#[derive(Serialize)]
+struct Decision<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<json::Id<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<&'static str>,
+    outcome: &'a str,
+    reason: &'a str,
+    at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+impl<'a> From<&'a notify::Decision> for Decision<'a> {
+    fn from(decision: &'a notify::Decision) -> Self {
+        Self {
+            device: Some(json::Id(&decision.device)),
+            platform: Some(devices::word(decision.platform())),
+            outcome: &decision.outcome,
+            reason: &decision.reason,
+            at: decision.at,
+            detail: decision.detail.as_deref(),
+        }
+    }
+}
+
+/// One's own. There are no operators yet, who may ask of anybody.
+async fn why(State(edge): State<Edge>, caller: Caller, path: Path, params: Params) -> Answer {
+    let (room, seq) = (path.room()?.to_wire(), path.seq()?);
+    let user = caller.actor.user.clone();
+    let asked = params.fields().opt_uuid("user")?;
+    let own = asked.is_none_or(|asked| asked.as_bytes().as_slice() == user.as_ref());
+    let request = chat::MessageRequest { actor: Some(caller.actor), room: room.clone(), seq };
+    let message = edge.services.messages.clone().get(request).await?.into_inner();
+    if !own {
+        return Err(Problem::new(Code::Forbidden, "only an operator may ask of another user"));
+    }
+    let request = notify::WhyRequest { room, seq, user: user.clone(), at: message.at };
+    let why = edge.services.notify.clone().why(request).await?.into_inner();
+    let mut decisions: Vec<Decision<'_>> = why.decisions.iter().map(Decision::from).collect();
+    if why.no_device && message.sender != user {
+        let (outcome, reason) = ("skipped", "no_device");
+        decisions.push(Decision { device: None, platform: None, outcome, reason, at: message.at, detail: None });
+    }
+    ok(&Why { message: json::Message::from(&message), decisions })
+}

@@ -1,0 +1,170 @@
+//! Whether a push is still wanted when it is due. Pure: everything it depends on is in the row.
+
+use service_kit::id::UserId;
+use uuid::Uuid;
+
+use crate::devices::Platform;
+
+/// What was decided. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[repr(i16)]
+pub(crate) enum Outcome {
+    Sent = 1,
+    Withdrawn = 2,
+    Cancelled = 3,
+    Skipped = 4,
+    Failed = 5,
+    DeadLettered = 6,
+}
+
+impl Outcome {
+    /// As the contract calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Withdrawn => "withdrawn",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+/// What a user wants of a room. The numbers are stored by chat-service.
+const NOTIFY_MENTIONS: i16 = 2;
+const NOTIFY_NONE: i16 = 3;
+/// A direct room, by the numbers of chat-service.
+pub(crate) const DIRECT: i16 = 1;
+
+/// A push that is due, with all that it depends on. What is absent is gone: the device, its session, the membership, the
+/// message.
+#[derive(Debug, Default, sqlx::FromRow)]
+pub(crate) struct Due {
+    pub(crate) room_id: Uuid,
+    pub(crate) seq: i64,
+    pub(crate) user_id: Uuid,
+    pub(crate) device_id: Uuid,
+    pub(crate) attempts: i16,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) target: Option<String>,
+    pub(crate) p256dh: Option<Vec<u8>>,
+    pub(crate) auth: Option<Vec<u8>>,
+    /// The session that registered the device, when it still stands.
+    pub(crate) session_id: Option<Uuid>,
+    /// Of the user in the room.
+    pub(crate) read_seq: Option<i64>,
+    pub(crate) me_muted_until: Option<i64>,
+    pub(crate) notify: Option<i16>,
+    pub(crate) room_kind: Option<i16>,
+    pub(crate) room_name: Option<String>,
+    /// The newest of the room.
+    pub(crate) room_seq: Option<i64>,
+    pub(crate) message_id: Option<Uuid>,
+    pub(crate) sender: Option<Uuid>,
+    pub(crate) sender_name: Option<String>,
+    pub(crate) text: Option<String>,
+    pub(crate) sent_at: Option<i64>,
+    pub(crate) deleted_at: Option<i64>,
+    /// Who wrote what it replies to.
+    pub(crate) replied_to: Option<Uuid>,
+}
+
+impl Due {
+    pub(crate) fn user(&self) -> UserId {
+        UserId(self.user_id)
+    }
+
+    /// What its receiver is told first: that somebody answered, or just that there is a message.
+    pub(crate) fn is_reply(&self) -> bool {
+        self.replied_to == Some(self.user_id)
+    }
+}
+
+/// An end of a push, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: &'static str,
+    pub(crate) detail: Option<&'static str>,
+}
+
+/// Why a push that is due is not sent; `None` when it is.
+pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
+    let verdict = |outcome, reason, detail| Some(Verdict { outcome, reason, detail });
+    let gone = |detail| verdict(Outcome::Cancelled, "no_device", Some(detail));
+    if due.platform.is_none() {
+        return gone("the device was removed");
+    }
+    if due.session_id.is_none() {
+        return gone("the session of the device has ended");
+    }
+    let Some(read_seq) = due.read_seq else {
+        return verdict(Outcome::Cancelled, "level", Some("not a member any more"));
+    };
+    if due.message_id.is_none() || due.deleted_at.is_some() {
+        return verdict(Outcome::Cancelled, "read_elsewhere", Some("the message was deleted"));
+    }
+    if due.me_muted_until.is_some_and(|until| until > now) {
+        return verdict(Outcome::Skipped, "muted", None);
+    }
+    match due.notify {
+        Some(NOTIFY_NONE) => return verdict(Outcome::Skipped, "level", None),
+        Some(NOTIFY_MENTIONS) if !due.is_reply() => return verdict(Outcome::Skipped, "level", None),
+        _ => {}
+    }
+    if read_seq >= due.seq {
+        return verdict(Outcome::Cancelled, "read_elsewhere", None);
+    }
+    if online {
+        return verdict(Outcome::Skipped, "online", None);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn due() -> Due {
+        let id = Uuid::from_u128;
+        Due {
+            seq: 5,
+            user_id: id(1),
+            platform: Some(Platform::WebPush),
+            session_id: Some(id(2)),
+            read_seq: Some(4),
+            notify: Some(1),
+            message_id: Some(id(3)),
+            sender: Some(id(4)),
+            ..Due::default()
+        }
+    }
+
+    fn said(due: &Due, online: bool) -> Option<(&'static str, &'static str)> {
+        decide(due, online, NOW).map(|verdict| (verdict.outcome.word(), verdict.reason))
+    }
+
+    #[test]
+    fn what_is_unread_wanted_and_heard_by_nobody_is_sent() {
+        assert_eq!(said(&due(), false), None);
+        assert_eq!(said(&Due { me_muted_until: Some(NOW), ..due() }, false), None, "the mute is over");
+        assert_eq!(said(&Due { notify: Some(2), replied_to: Some(Uuid::from_u128(1)), ..due() }, false), None);
+    }
+
+    #[test]
+    fn what_is_not_sent_says_why() {
+        assert_eq!(said(&due(), true), Some(("skipped", "online")));
+        assert_eq!(said(&Due { read_seq: Some(5), ..due() }, false), Some(("cancelled", "read_elsewhere")));
+        assert_eq!(said(&Due { me_muted_until: Some(NOW + 1), ..due() }, false), Some(("skipped", "muted")));
+        assert_eq!(said(&Due { notify: Some(3), ..due() }, false), Some(("skipped", "level")));
+        assert_eq!(said(&Due { notify: Some(2), ..due() }, false), Some(("skipped", "level")));
+        assert_eq!(said(&Due { platform: None, ..due() }, false), Some(("cancelled", "no_device")));
+        assert_eq!(said(&Due { session_id: None, ..due() }, false), Some(("cancelled", "no_device")));
+        assert_eq!(said(&Due { read_seq: None, ..due() }, false), Some(("cancelled", "level")));
+        assert_eq!(said(&Due { deleted_at: Some(1), ..due() }, false), Some(("cancelled", "read_elsewhere")));
+        assert_eq!(said(&Due { message_id: None, ..due() }, false), Some(("cancelled", "read_elsewhere")));
+    }
+}

@@ -1,0 +1,300 @@
+//! Takes pushes when they are due, decides whether each is still wanted, and sends those that are.
+//!
+//! One loop claims; each push that goes out is a task of its own, bounded in all and by origin; one more writes down
+//! what became of them. A push whose writing-down is lost is sent again, and replaces itself at its receiver by its topic.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use parlance_proto::{presence::StatesRequest, v1};
+use rand::Rng as _;
+use service_kit::{clock, id::UserId, tasks::Tasks};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    App,
+    decide::{self, Due, Outcome},
+    jobs::{self, Update},
+    origins::{Entry, Origin, Origins},
+    payload,
+    target::Public,
+    webpush::{self, Tried, in_future},
+};
+
+/// Pushes that are on their way at once.
+const TOGETHER: usize = 256;
+/// Rows that are claimed at once.
+const CLAIMED: usize = 128;
+/// How often it is looked for what is due when nothing announces itself: rows of other replicas, claims that ran out.
+const POLL: Duration = Duration::from_secs(1);
+/// How long after a failure of the database or of presence-service it is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long presence-service may take.
+const ASKING: Duration = Duration::from_secs(3);
+/// Longest wait between two tries.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// Tries of a push: enough to outlast an hour of its provider's absence.
+const TRIES: i16 = 14;
+/// Outcomes that are written together.
+const WRITTEN: usize = 256;
+/// How often the metrics are renewed, and old outcomes deleted.
+const EVERY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
+
+/// What sends.
+pub(crate) struct Deliverer {
+    app: Arc<App>,
+    client: reqwest::Client,
+    origins: Origins,
+    slots: Arc<Semaphore>,
+    done: mpsc::Sender<Update>,
+    tasks: Tasks,
+}
+
+/// Starts claiming, sending, writing down and sweeping on `tasks`.
+///
+/// # Errors
+/// When the HTTP client cannot be made.
+pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) -> anyhow::Result<()> {
+    let (done, updates) = mpsc::channel(2 * TOGETHER);
+    let deliverer = Arc::new(Deliverer {
+        app: Arc::clone(app),
+        client: client(app)?,
+        origins: Origins::default(),
+        slots: Arc::new(Semaphore::new(TOGETHER)),
+        done,
+        tasks: tasks.clone(),
+    });
+    tasks.spawn_until_stop(write_all(Arc::clone(app), updates));
+    tasks.spawn_until_stop(deliverer.run());
+    tasks.spawn_until_stop(keep(Arc::clone(app)));
+    Ok(())
+}
+
+fn client(app: &App) -> anyhow::Result<reqwest::Client> {
+    let timeout = app.timing.timeout;
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout)
+        .connect_timeout(timeout / 2)
+        .user_agent(concat!("parlance/", env!("CARGO_PKG_VERSION")));
+    let builder = match app.private_targets {
+        true => builder,
+        false => builder.https_only(true).dns_resolver(Arc::new(Public)),
+    };
+    builder.build().context("the HTTP client cannot be made")
+}
+
+impl Deliverer {
+    async fn run(self: Arc<Self>) {
+        loop {
+            let worked = async {
+                self.wait().await?;
+                self.step().await
+            };
+            if let Err(error) = worked.await {
+                tracing::warn!(error = format!("{error:#}"), "pushes wait; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Until a push may be due.
+    async fn wait(&self) -> anyhow::Result<()> {
+        let now = clock::now_ms();
+        let due = jobs::next_due(&self.app.db).await?;
+        let wait = due.map_or(POLL, |due| Duration::from_millis((due - now).try_into().unwrap_or(0)).min(POLL));
+        if !wait.is_zero() {
+            let _ = tokio::time::timeout(wait, self.app.planner.planned()).await;
+        }
+        Ok(())
+    }
+
+    /// Claims what is due and has it sent, or not.
+    async fn step(self: &Arc<Self>) -> anyhow::Result<()> {
+        // Only what can be sent at once is claimed; the rest is left to other replicas.
+        let first = Arc::clone(&self.slots).acquire_owned().await?;
+        let more = self.slots.available_permits().min(CLAIMED - 1);
+        let mut slots = vec![first];
+        slots.extend((0..more).map_while(|_| Arc::clone(&self.slots).try_acquire_owned().ok()));
+        let claim = Uuid::now_v7();
+        let claimed = jobs::claim(&self.app.db, claim, i64::try_from(slots.len())?).await?;
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let online = match self.online(&claimed).await {
+            Ok(online) => online,
+            Err(error) => {
+                // Nobody is offline only because presence-service does not say. It is asked again.
+                let back =
+                    claimed.iter().map(|due| Update { due_at: Some(in_future(PAUSE)), ..Update::of(due, claim) });
+                jobs::update(&self.app.db, &back.collect::<Vec<_>>()).await?;
+                return Err(error);
+            }
+        };
+        let (ended, wanted) = sort(claimed, claim, &online);
+        jobs::update(&self.app.db, &ended).await?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let badges = jobs::badges(&self.app.db, claim).await?;
+        for due in wanted {
+            let badge = badges.get(&due.user()).copied().unwrap_or_default();
+            let Some(slot) = slots.pop() else { break };
+            self.send(due, claim, badge, slot).await;
+        }
+        Ok(())
+    }
+
+    /// Who of the users of these rows has a live session.
+    async fn online(&self, claimed: &[Due]) -> anyhow::Result<HashMap<UserId, bool>> {
+        let mut users: Vec<UserId> = claimed.iter().map(Due::user).collect();
+        users.sort_unstable();
+        users.dedup();
+        let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
+        let mut presence = self.app.presence.clone();
+        let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
+        let items = answer.context("presence-service does not answer")??.into_inner().items;
+        let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
+        Ok(users.into_iter().zip(states).collect())
+    }
+
+    /// Sends one push in a task of its own, or puts it back when its origin is busy.
+    async fn send(self: &Arc<Self>, due: Due, claim: Uuid, badge: i64, slot: OwnedSemaphorePermit) {
+        let Some(url) = due.target.as_deref().and_then(|target| Url::parse(target).ok()) else {
+            let refused = Tried::Refused("the endpoint is no URL".to_owned());
+            return self.note(self.judge(&due, claim, refused)).await;
+        };
+        let origin = self.origins.get(&url.origin().ascii_serialization());
+        match origin.enter(clock::now_ms()) {
+            Entry::Open(permit) => {
+                let this = Arc::clone(self);
+                self.tasks.spawn_until_stop(async move {
+                    let tried = this.try_once(&due, &url, &origin, badge).await;
+                    drop((permit, slot));
+                    this.note(this.judge(&due, claim, tried)).await;
+                });
+            }
+            Entry::Full => {
+                let wait = Duration::from_millis(rand::rng().random_range(200..1000));
+                self.note(Update { due_at: Some(in_future(wait)), ..Update::of(&due, claim) }).await;
+            }
+            Entry::Closed(until) => {
+                // It counts as a try, so that many that wait for a provider do not all come back every few seconds.
+                // Only a push that was really tried is ever given up.
+                let attempts = (due.attempts + 1).min(TRIES - 2);
+                let again = until.max(in_future(self.backoff(due.attempts)));
+                let closed = (Outcome::Failed, "provider_error", Some("the provider has failed; waiting".to_owned()));
+                let update = Update { due_at: Some(again), attempts, outcome: Some(closed), ..Update::of(&due, claim) };
+                self.note(update).await;
+            }
+        }
+    }
+
+    async fn try_once(&self, due: &Due, url: &Url, origin: &Origin, badge: i64) -> Tried {
+        let vapid = match self.app.vapid() {
+            Ok(vapid) => vapid,
+            Err(_) => return Tried::Refused("Web Push is switched off".to_owned()),
+        };
+        let tried = webpush::send(&self.client, vapid, due, url, payload::of_message(due, badge)).await;
+        match &tried {
+            Tried::Later(_, wait) => origin.failed(*wait),
+            _ => origin.worked(),
+        }
+        tried
+    }
+
+    /// What a try makes of its row.
+    fn judge(&self, due: &Due, claim: Uuid, tried: Tried) -> Update {
+        let mut update = Update { attempts: due.attempts.saturating_add(1), ..Update::of(due, claim) };
+        let (outcome, reason, detail) = match tried {
+            Tried::Accepted(said) => (Outcome::Sent, "delivered", said),
+            Tried::Gone(said) => {
+                update.drop_device = true;
+                (Outcome::Failed, "token_dead", said)
+            }
+            Tried::Later(said, wait) if update.attempts < TRIES => {
+                update.due_at = Some(in_future(self.backoff(due.attempts).max(wait.unwrap_or_default())));
+                (Outcome::Failed, "provider_error", said)
+            }
+            Tried::Later(said, _) => (Outcome::DeadLettered, "provider_error", format!("{said}; given up")),
+            Tried::Refused(said) => (Outcome::DeadLettered, "provider_error", said),
+        };
+        if outcome == Outcome::DeadLettered {
+            tracing::warn!(device = %due.device_id, detail, "a push was given up");
+        }
+        update.outcome = Some((outcome, reason, Some(detail)));
+        update
+    }
+
+    /// How long after so many failed tries the next one is: growing, and never the same for all.
+    fn backoff(&self, attempts: i16) -> Duration {
+        let longest = self.app.timing.retry.saturating_mul(1 << attempts.clamp(0, 20)).min(LONGEST);
+        longest.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    async fn note(&self, update: Update) {
+        // It fails only when the service ends; then the claim runs out.
+        let _ = self.done.send(update).await;
+    }
+}
+
+/// Those that are not sent, with the reason, and those that are.
+fn sort(claimed: Vec<Due>, claim: Uuid, online: &HashMap<UserId, bool>) -> (Vec<Update>, Vec<Due>) {
+    let now = clock::now_ms();
+    let (mut ended, mut wanted) = (Vec::new(), Vec::new());
+    for due in claimed {
+        let online = online.get(&due.user()).copied().unwrap_or_default();
+        match decide::decide(&due, online, now) {
+            None => wanted.push(due),
+            Some(verdict) => {
+                let outcome = (verdict.outcome, verdict.reason, verdict.detail.map(str::to_owned));
+                let drop_device = due.platform.is_some() && due.session_id.is_none();
+                ended.push(Update { outcome: Some(outcome), drop_device, ..Update::of(&due, claim) });
+            }
+        }
+    }
+    ended.iter().for_each(count);
+    (ended, wanted)
+}
+
+fn count(update: &Update) {
+    if let Some((outcome, reason, _)) = &update.outcome {
+        metrics::counter!("notify_pushes_total", "outcome" => outcome.word(), "reason" => *reason).increment(1);
+    }
+}
+
+/// Writes down what became of pushes, many at a time.
+async fn write_all(app: Arc<App>, mut updates: mpsc::Receiver<Update>) {
+    let mut batch = Vec::with_capacity(WRITTEN);
+    while updates.recv_many(&mut batch, WRITTEN).await > 0 {
+        batch.iter().for_each(count);
+        while let Err(error) = jobs::update(&app.db, &batch).await {
+            tracing::warn!(error = %error, "what became of pushes could not be written; trying again");
+            tokio::time::sleep(PAUSE).await;
+        }
+        batch.clear();
+    }
+}
+
+/// Keeps the metrics of the queue true, and deletes outcomes whose time is over.
+async fn keep(app: Arc<App>) {
+    let (measure, sweep) = EVERY;
+    let (mut measures, mut sweeps) = (tokio::time::interval(measure), tokio::time::interval(sweep));
+    loop {
+        let kept = tokio::select! {
+            _ = measures.tick() => jobs::backlog(&app.db).await.map(|(waiting, late_ms)| {
+                #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+                let (waiting, late_s) = (waiting as f64, late_ms as f64 / 1000.0);
+                metrics::gauge!("notify_pushes_waiting").set(waiting);
+                metrics::gauge!("notify_pushes_late_seconds").set(late_s);
+            }),
+            _ = sweeps.tick() => jobs::sweep(&app.db).await,
+        };
+        if let Err(error) = kept {
+            tracing::warn!(error = %error, "the pushes could not be counted or swept");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The rows of `pushes` as work: claimed by time, so that replicas share them and none is lost with a replica; ended with
+//! an outcome, which stays for 7 days.
+
+use std::{collections::HashMap, time::Duration};
+
+use service_kit::{
+    clock,
+    db::{Db, Tx},
+    id::UserId,
+    on_db, on_tx,
+};
+use uuid::Uuid;
+
+use crate::decide::{Due, Outcome};
+
+/// How long whoever has claimed a row keeps it: longer than a try may take.
+const LEASE: Duration = Duration::from_secs(60);
+/// How long an outcome stays.
+pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Old outcomes that are deleted at once.
+const SWEPT: i64 = 1000;
+
+/// What a row says from now on. It holds only as long as the claim does.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) claim: Uuid,
+    pub(crate) room: Uuid,
+    pub(crate) seq: i64,
+    pub(crate) user: Uuid,
+    pub(crate) device: Uuid,
+    /// When it is due again; absent when it is decided for good.
+    pub(crate) due_at: Option<i64>,
+    pub(crate) attempts: i16,
+    /// As before when absent.
+    pub(crate) outcome: Option<(Outcome, &'static str, Option<String>)>,
+    /// The device is of no use any more.
+    pub(crate) drop_device: bool,
+}
+
+impl Update {
+    /// Of this row, saying nothing yet.
+    pub(crate) fn of(due: &Due, claim: Uuid) -> Self {
+        Self {
+            claim,
+            room: due.room_id,
+            seq: due.seq,
+            user: due.user_id,
+            device: due.device_id,
+            due_at: None,
+            attempts: due.attempts,
+            outcome: None,
+            drop_device: false,
+        }
+    }
+}
+
+/// When the next row is due, in milliseconds since the epoch.
+///
+/// # Errors
+/// When the database does not say.
+pub(crate) async fn next_due(db: &Db) -> sqlx::Result<Option<i64>> {
+    let (due,): (Option<i64>,) = on_db!(db, pool => sqlx::query_as(
+        "select min(due_at) from pushes where due_at is not null",
+    )
+    .fetch_one(pool)
+    .await)?;
+    Ok(due)
+}
+
+/// Claims rows that are due, at most so many, the longest waiting first, and reads what they depend on.
+///
+/// # Errors
+/// When the database does not do it.
+pub(crate) async fn claim(db: &Db, claim: Uuid, most: i64) -> sqlx::Result<Vec<Due>> {
+    let now = clock::now_ms();
+    let lease = now + i64::try_from(LEASE.as_millis()).unwrap_or_default();
+    let mut tx = db.begin().await?;
+    let sql = if tx.is_postgres() { CLAIM_POSTGRES } else { CLAIM_SQLITE };
+    let claimed = on_tx!(&mut tx, c => sqlx::query(sql)
+        .bind(claim)
+        .bind(lease)
+        .bind(now)
+        .bind(most)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+    let due = match claimed {
+        0 => Vec::new(),
+        _ => on_tx!(&mut tx, c => sqlx::query_as(READ).bind(claim).fetch_all(c).await)?,
+    };
+    tx.commit().await?;
+    Ok(due)
+}
+
+/// Unread messages in all rooms of each user of this claim.
+///
+/// # Errors
+/// When the database does not say.
+pub(crate) async fn badges(db: &Db, claim: Uuid) -> sqlx::Result<HashMap<UserId, i64>> {
+    let badges: Vec<(UserId, i64)> = on_db!(db, pool => sqlx::query_as(
+        "select c.user_id,
+                cast(sum(case when r.seq > m.read_seq then r.seq - m.read_seq else 0 end) as bigint)
+         from (select distinct user_id from pushes where claim = $1) c
+         join user_rooms ur on ur.user_id = c.user_id
+         join rooms r on r.id = ur.room_id
+         join members m on m.room_id = ur.room_id and m.user_id = ur.user_id
+         where m.present
+         group by c.user_id",
+    )
+    .bind(claim)
+    .fetch_all(pool)
+    .await)?;
+    Ok(badges.into_iter().collect())
+}
+
+/// Writes what became of rows.
+///
+/// # Errors
+/// When the database does not do it; then nothing is written, and the rows come again when their claim has run out.
+pub(crate) async fn update(db: &Db, updates: &[Update]) -> sqlx::Result<()> {
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let mut tx = db.begin().await?;
+    for update in updates {
+        write(&mut tx, update).await?;
+    }
+    tx.commit().await
+}
+
+async fn write(tx: &mut Tx, update: &Update) -> sqlx::Result<()> {
+    let outcome = update.outcome.as_ref();
+    on_tx!(tx, c => sqlx::query(
+        "update pushes
+         set claim = null, at = $6, due_at = $7, attempts = $8, outcome = coalesce($9, outcome),
+             reason = coalesce($10, reason), detail = case when $9 is null then detail else $11 end
+         where room_id = $1 and seq = $2 and user_id = $3 and device_id = $4 and claim = $5",
+    )
+    .bind(update.room)
+    .bind(update.seq)
+    .bind(update.user)
+    .bind(update.device)
+    .bind(update.claim)
+    .bind(clock::now_ms())
+    .bind(update.due_at)
+    .bind(update.attempts)
+    .bind(outcome.map(|(outcome, _, _)| *outcome))
+    .bind(outcome.map(|(_, reason, _)| *reason))
+    .bind(outcome.and_then(|(_, _, detail)| detail.clone()))
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    if update.drop_device {
+        on_tx!(tx, c => sqlx::query("delete from push_devices where id = $1")
+            .bind(update.device)
+            .execute(c)
+            .await
+            .map(|_| ()))?;
+    }
+    Ok(())
+}
+
+/// Rows that wait for their time, and how long the longest waiting one has been due, in milliseconds.
+///
+/// # Errors
+/// When the database does not say.
+pub(crate) async fn backlog(db: &Db) -> sqlx::Result<(i64, i64)> {
+    let (waiting, first): (i64, Option<i64>) = on_db!(db, pool => sqlx::query_as(
+        "select count(*), min(due_at) from pushes where due_at is not null",
+    )
+    .fetch_one(pool)
+    .await)?;
+    Ok((waiting, first.map_or(0, |due| (clock::now_ms() - due).max(0))))
+}
+
+/// Deletes outcomes whose time is over.
+///
+/// # Errors
+/// When the database does not do it.
+pub(crate) async fn sweep(db: &Db) -> sqlx::Result<()> {
+    let until = clock::now_ms() - i64::try_from(KEPT.as_millis()).unwrap_or_default();
+    loop {
+        let mut tx = db.begin().await?;
+        let swept = on_tx!(&mut tx, c => sqlx::query(
+            "delete from pushes where (room_id, seq, user_id, device_id) in (
+                select room_id, seq, user_id, device_id from pushes where due_at is null and at < $1 limit $2
+             )",
+        )
+        .bind(until)
+        .bind(SWEPT)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        if swept == 0 {
+            return Ok(());
+        }
+    }
+}
+
+const CLAIM_POSTGRES: &str = "update pushes set claim = $1, due_at = $2
+    where (room_id, seq, user_id, device_id) in (
+        select room_id, seq, user_id, device_id from pushes where due_at <= $3
+        order by due_at limit $4 for update skip locked
+    )";
+const CLAIM_SQLITE: &str = "update pushes set claim = $1, due_at = $2
+    where (room_id, seq, user_id, device_id) in (
+        select room_id, seq, user_id, device_id from pushes where due_at <= $3 order by due_at limit $4
+    )";
+const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
+        d.platform, d.target, d.p256dh, d.auth, s.id as session_id,
+        m.read_seq, m.me_muted_until, m.notify,
+        r.kind as room_kind, r.name as room_name, r.seq as room_seq,
+        w.id as message_id, w.sender, u.display_name as sender_name, w.text, w.at as sent_at, w.deleted_at,
+        o.sender as replied_to
+    from pushes p
+    left join push_devices d on d.id = p.device_id
+    left join sessions s on s.id = d.session_id and s.revoked_at is null
+    left join members m on m.room_id = p.room_id and m.user_id = p.user_id and m.present
+    left join rooms r on r.id = p.room_id
+    left join messages w on w.room_id = p.room_id and w.seq = p.seq
+    left join users u on u.id = w.sender
+    left join messages o on o.room_id = p.room_id and o.seq = w.reply_to
+    where p.claim = $1";
