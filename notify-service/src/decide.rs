@@ -75,6 +75,11 @@ impl Due {
         UserId(self.user_id)
     }
 
+    /// Whether the device belonged to a session that has ended. A webhook and an address are their user's, not a session's.
+    pub(crate) fn is_orphan(&self) -> bool {
+        matches!(self.platform, Some(Platform::WebPush | Platform::Fcm | Platform::Apns)) && self.session_id.is_none()
+    }
+
     /// What its receiver is told first: that somebody answered, or just that there is a message.
     pub(crate) fn is_reply(&self) -> bool {
         self.replied_to == Some(self.user_id)
@@ -96,7 +101,7 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     if due.platform.is_none() {
         return gone("the device was removed");
     }
-    if due.session_id.is_none() {
+    if due.is_orphan() {
         return gone("the session of the device has ended");
     }
     let Some(read_seq) = due.read_seq else {
@@ -151,6 +156,8 @@ mod tests {
     fn what_is_unread_wanted_and_heard_by_nobody_is_sent() {
         assert_eq!(said(&due(), false), None);
         assert_eq!(said(&Due { me_muted_until: Some(NOW), ..due() }, false), None, "the mute is over");
+        let webhook = Due { platform: Some(Platform::Webhook), session_id: None, ..due() };
+        assert_eq!(said(&webhook, false), None, "it belongs to no session");
         assert_eq!(said(&Due { notify: Some(2), replied_to: Some(Uuid::from_u128(1)), ..due() }, false), None);
     }
 

@@ -15,12 +15,11 @@ use uuid::Uuid;
 
 use crate::{
     App,
+    attempt::{self, Tried, in_future},
     decide::{self, Due, Outcome},
     jobs::{self, Update},
     origins::{Entry, Origin, Origins},
     payload,
-    target::Public,
-    webpush::{self, Tried, in_future},
 };
 
 /// Pushes that are on their way at once.
@@ -45,7 +44,6 @@ const EVERY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_sec
 /// What sends.
 pub(crate) struct Deliverer {
     app: Arc<App>,
-    client: reqwest::Client,
     origins: Origins,
     slots: Arc<Semaphore>,
     done: mpsc::Sender<Update>,
@@ -53,14 +51,10 @@ pub(crate) struct Deliverer {
 }
 
 /// Starts claiming, sending, writing down and sweeping on `tasks`.
-///
-/// # Errors
-/// When the HTTP client cannot be made.
-pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) -> anyhow::Result<()> {
+pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) {
     let (done, updates) = mpsc::channel(2 * TOGETHER);
     let deliverer = Arc::new(Deliverer {
         app: Arc::clone(app),
-        client: client(app)?,
         origins: Origins::default(),
         slots: Arc::new(Semaphore::new(TOGETHER)),
         done,
@@ -69,22 +63,6 @@ pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) -> anyhow::Result<()> {
     tasks.spawn_until_stop(write_all(Arc::clone(app), updates));
     tasks.spawn_until_stop(deliverer.run());
     tasks.spawn_until_stop(keep(Arc::clone(app)));
-    Ok(())
-}
-
-fn client(app: &App) -> anyhow::Result<reqwest::Client> {
-    let timeout = app.timing.timeout;
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(timeout)
-        .connect_timeout(timeout / 2)
-        .user_agent(concat!("parlance/", env!("CARGO_PKG_VERSION")));
-    let builder = match app.private_targets {
-        true => builder,
-        false => builder.https_only(true).dns_resolver(Arc::new(Public)),
-    };
-    builder.build().context("the HTTP client cannot be made")
 }
 
 impl Deliverer {
@@ -194,11 +172,7 @@ impl Deliverer {
     }
 
     async fn try_once(&self, due: &Due, url: &Url, origin: &Origin, badge: i64) -> Tried {
-        let vapid = match self.app.vapid() {
-            Ok(vapid) => vapid,
-            Err(_) => return Tried::Refused("Web Push is switched off".to_owned()),
-        };
-        let tried = webpush::send(&self.client, vapid, due, url, payload::of_message(due, badge)).await;
+        let tried = attempt::send(&self.app, due, url, payload::of_message(due, badge)).await;
         match &tried {
             Tried::Later(_, wait) => origin.failed(*wait),
             _ => origin.worked(),
@@ -220,6 +194,7 @@ impl Deliverer {
                 (Outcome::Failed, "provider_error", said)
             }
             Tried::Later(said, _) => (Outcome::DeadLettered, "provider_error", format!("{said}; given up")),
+            Tried::Off => (Outcome::Skipped, "provider_off", "the platform is not configured".to_owned()),
             Tried::Refused(said) => (Outcome::DeadLettered, "provider_error", said),
         };
         if outcome == Outcome::DeadLettered {
@@ -251,7 +226,7 @@ fn sort(claimed: Vec<Due>, claim: Uuid, online: &HashMap<UserId, bool>) -> (Vec<
             None => wanted.push(due),
             Some(verdict) => {
                 let outcome = (verdict.outcome, verdict.reason, verdict.detail.map(str::to_owned));
-                let drop_device = due.platform.is_some() && due.session_id.is_none();
+                let drop_device = due.is_orphan();
                 ended.push(Update { outcome: Some(outcome), drop_device, ..Update::of(&due, claim) });
             }
         }

@@ -1,5 +1,7 @@
 //! Where a user's pushes go: adding, listing and removing targets.
 
+use std::time::Duration;
+
 use service_kit::{
     clock,
     db::Tx,
@@ -7,13 +9,22 @@ use service_kit::{
     id::{SessionId, UserId},
     on_db, on_tx,
 };
+use url::Url;
 use uuid::Uuid;
 use web_push_native::p256::PublicKey;
 
-use crate::{App, error::Result, target};
+use crate::{
+    App,
+    attempt::{self, Tried},
+    decide::{DIRECT, Due},
+    error::Result,
+    payload, target, webhook,
+};
 
 /// Devices of one user.
 pub const MOST: i64 = 50;
+/// How long a test push may take: its caller waits for it.
+const TEST: Duration = Duration::from_secs(6);
 /// Characters of a device's name.
 const MAX_NAME: usize = 100;
 /// Bytes of the secret of a Web Push subscription (RFC 8291, section 3.2).
@@ -39,6 +50,14 @@ pub(crate) struct Device {
     pub(crate) created_at: i64,
 }
 
+/// A device that was added or updated.
+pub(crate) struct Registered {
+    pub(crate) device: Device,
+    pub(crate) added: bool,
+    /// Of a new webhook, told this once: what it verifies signatures with.
+    pub(crate) secret: Option<String>,
+}
+
 /// What a user asks to be pushed to.
 pub(crate) struct New {
     pub(crate) user: UserId,
@@ -50,12 +69,24 @@ pub(crate) struct New {
     pub(crate) auth: Vec<u8>,
 }
 
-/// Adds a device, or updates the one of the same user with the same target. Tells whether it was added.
+/// Where a test push goes.
+#[derive(sqlx::FromRow)]
+struct Target {
+    platform: Platform,
+    target: String,
+    p256dh: Option<Vec<u8>>,
+    auth: Option<Vec<u8>>,
+}
+
+/// Adds a device, or updates the one of the same user with the same target.
 ///
 /// # Errors
 /// `bad_request` naming the field; `unprocessable` when the platform is not configured, or the user has too many.
-pub(crate) async fn register(app: &App, new: New) -> Result<(Device, bool)> {
+pub(crate) async fn register(app: &App, mut new: New) -> Result<Registered> {
     let target = check(app, &new)?;
+    if new.platform == Platform::Webhook {
+        new.auth = webhook::secret();
+    }
     let mut tx = app.db.begin().await?;
     let own: (i64,) = on_tx!(&mut tx, c => sqlx::query_as(
         "select count(*) from push_devices where user_id = $1 and not (platform = $2 and target = $3)",
@@ -72,7 +103,8 @@ pub(crate) async fn register(app: &App, new: New) -> Result<(Device, bool)> {
     let device = upsert(&mut tx, id, &new, &target).await?;
     tx.commit().await?;
     let added = device.id == id;
-    Ok((device, added))
+    let secret = (added && new.platform == Platform::Webhook).then(|| webhook::shown(&new.auth));
+    Ok(Registered { device, added, secret })
 }
 
 async fn upsert(tx: &mut Tx, id: Uuid, new: &New, target: &str) -> sqlx::Result<Device> {
@@ -80,7 +112,8 @@ async fn upsert(tx: &mut Tx, id: Uuid, new: &New, target: &str) -> sqlx::Result<
         "insert into push_devices (id, user_id, session_id, platform, name, target, p256dh, auth, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (user_id, platform, target) do update
-         set session_id = excluded.session_id, name = excluded.name, p256dh = excluded.p256dh, auth = excluded.auth
+         set session_id = excluded.session_id, name = excluded.name, p256dh = excluded.p256dh,
+             auth = case when push_devices.platform = 4 then push_devices.auth else excluded.auth end
          returning id, platform, name, created_at",
     )
     .bind(id)
@@ -103,9 +136,9 @@ fn check(app: &App, new: &New) -> Result<String, Fault> {
     }
     let word = match new.platform {
         Platform::WebPush => return check_web_push(app, new),
+        Platform::Webhook => return Ok(target::read("url", &new.target, app.private_targets)?.into()),
         Platform::Fcm => "fcm",
         Platform::Apns => "apns",
-        Platform::Webhook => "webhook",
         Platform::Email => "email",
     };
     Err(Fault::unprocessable(format!("platform: {word} is not configured here")))
@@ -150,4 +183,41 @@ pub(crate) async fn remove(app: &App, user: UserId, device: Uuid) -> Result<()> 
         return Err(Fault::not_found("there is no such device").into());
     }
     Ok(())
+}
+
+/// Sends a test push to a device, at once and once.
+///
+/// # Errors
+/// `not_found` when the user has none of this id; `unprocessable` with what its provider said, when that does not take it.
+pub(crate) async fn test(app: &App, user: UserId, device: Uuid) -> Result<()> {
+    let target: Option<Target> = on_db!(&app.db, pool => sqlx::query_as(
+        "select platform, target, p256dh, auth from push_devices where id = $1 and user_id = $2",
+    )
+    .bind(device)
+    .bind(user)
+    .fetch_optional(pool)
+    .await)?;
+    let Target { platform, target, p256dh, auth } =
+        target.ok_or_else(|| Fault::not_found("there is no such device"))?;
+    let Ok(url) = Url::parse(&target) else { return Err(Fault::internal().into()) };
+    let push = Due {
+        device_id: device,
+        platform: Some(platform),
+        p256dh,
+        auth,
+        room_kind: Some(DIRECT),
+        message_id: Some(Uuid::now_v7()),
+        sender: Some(user.0),
+        sender_name: Some("Parlance".to_owned()),
+        text: Some("This is a test.".to_owned()),
+        sent_at: Some(clock::now_ms()),
+        ..Due::default()
+    };
+    let attempt = tokio::time::timeout(TEST, attempt::send(app, &push, &url, payload::of_message(&push, 0))).await;
+    let said = match attempt.unwrap_or_else(|_| Tried::Later("no answer in time".to_owned(), None)) {
+        Tried::Accepted(_) => return Ok(()),
+        Tried::Gone(said) | Tried::Later(said, _) | Tried::Refused(said) => said,
+        Tried::Off => "its platform is not configured here".to_owned(),
+    };
+    Err(Fault::unprocessable(format!("the push was not taken: {said}")).into())
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use parlance_proto::notify::{
     self as wire, CountsReply, CountsRequest, DeviceList, ListDevicesRequest, RegisterDeviceRequest, RegisteredDevice,
-    RemoveDeviceReply, RemoveDeviceRequest, VapidReply, VapidRequest, WhyReply, WhyRequest,
+    RemoveDeviceReply, RemoveDeviceRequest, TestDeviceReply, TestDeviceRequest, VapidReply, VapidRequest, WhyReply,
+    WhyRequest,
     notify_server::{Notify, NotifyServer},
 };
 use service_kit::{
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    devices::{self, Device, New, Platform},
+    devices::{self, Device, New, Platform, Registered},
     why::{self, Planned},
 };
 
@@ -48,8 +49,8 @@ impl Notify for Calls {
             p256dh: request.p256dh.into(),
             auth: request.auth.into(),
         };
-        let (registered, added) = devices::register(&self.0, new).await?;
-        Ok(Response::new(RegisteredDevice { device: Some(device(registered)), added }))
+        let Registered { device: registered, added, secret } = devices::register(&self.0, new).await?;
+        Ok(Response::new(RegisteredDevice { device: Some(device(registered)), added, secret }))
     }
 
     async fn list_devices(&self, request: Request<ListDevicesRequest>) -> Result<Response<DeviceList>, Status> {
@@ -67,6 +68,14 @@ impl Notify for Calls {
         let device = Uuid::from_slice(&request.device).map_err(|_| Fault::bad_request("device: is no id"))?;
         devices::remove(&self.0, user, device).await?;
         Ok(Response::new(RemoveDeviceReply {}))
+    }
+
+    async fn test_device(&self, request: Request<TestDeviceRequest>) -> Result<Response<TestDeviceReply>, Status> {
+        let request = request.into_inner();
+        let user = UserId::from_wire(&request.user, "user")?;
+        let device = Uuid::from_slice(&request.device).map_err(|_| Fault::bad_request("device: is no id"))?;
+        devices::test(&self.0, user, device).await?;
+        Ok(Response::new(TestDeviceReply {}))
     }
 
     async fn vapid(&self, _request: Request<VapidRequest>) -> Result<Response<VapidReply>, Status> {

@@ -1,10 +1,11 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
-//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `webpush`; `why` reads what became of them.
+//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`; `why` reads what became of them.
 //! `devices` keeps where a user's pushes go; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
+mod attempt;
 mod decide;
 mod deliver;
 mod devices;
@@ -16,6 +17,7 @@ mod payload;
 pub mod plan;
 mod target;
 mod vapid;
+mod webhook;
 mod webpush;
 mod why;
 pub mod worker;
@@ -104,6 +106,8 @@ pub(crate) struct App {
     pub(crate) vapid: Option<Vapid>,
     pub(crate) private_targets: bool,
     pub(crate) timing: Timing,
+    /// What pushes go through.
+    pub(crate) client: reqwest::Client,
     pub(crate) planner: Planner,
 }
 
@@ -155,8 +159,9 @@ pub async fn start(
         vapid,
         private_targets: config.private_targets,
         timing: config.timing,
+        client: target::client(config.private_targets, config.timing.timeout)?,
     });
-    deliver::start(&app, tasks)?;
+    deliver::start(&app, tasks);
     let worker = Worker::new(counts, planner);
     tasks.spawn(worker::run(worker, bus.consume(GROUP).await?, tasks.stopping()));
     tasks.spawn_until_stop(watch(bus, readiness.clone()));

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::webpush::in_future;
+use crate::attempt::in_future;
 
 /// Pushes on their way to one origin.
 const TOGETHER: usize = 32;

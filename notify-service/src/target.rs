@@ -3,8 +3,13 @@
 //! Names are looked up by [`Public`], which the HTTP client connects through: the address that was checked is the one that
 //! is connected to. An address in the URL itself is checked when the URL is read, since nobody looks it up.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use service_kit::fault::Fault;
 use url::{Host, Url};
@@ -78,6 +83,25 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         && a != 0x2002
         && !(a == 0x2001 && (b < 0x0200 || b == 0x0db8))
         && !(a == 0x3fff && b < 0x1000)
+}
+
+/// The client that all pushes go through: no redirects and no proxy, and without `private` only to public addresses, by
+/// TLS. `timeout` bounds a whole try.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn client(private: bool, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout)
+        .connect_timeout(timeout / 2)
+        .user_agent(concat!("parlance/", env!("CARGO_PKG_VERSION")));
+    let builder = match private {
+        true => builder,
+        false => builder.https_only(true).dns_resolver(Arc::new(Public)),
+    };
+    builder.build().context("the HTTP client cannot be made")
 }
 
 /// Looks names up, and gives only public addresses.

@@ -81,6 +81,10 @@ async fn devices_are_listed_updated_and_removed(stack: &Stack) {
     assert_eq!(get(&bob, "/v1/devices").await["items"], json!([]));
 
     let path = format!("/v1/devices/{}", first["id"].as_str().unwrap());
+    let test = format!("{path}/test");
+    is_refused(bob.api.call(Method::POST, &test, None).await, Code::NotFound);
+    let (status, _) = alice.api_at(1).call(Method::POST, &test, None).await.unwrap();
+    assert_eq!((status, service.pushes().len()), (StatusCode::NO_CONTENT, 1));
     is_refused(bob.api.call(Method::DELETE, &path, None).await, Code::NotFound);
     let (status, _) = alice.api.call(Method::DELETE, &path, None).await.unwrap();
     assert_eq!(status, StatusCode::NO_CONTENT);

@@ -39,11 +39,11 @@ const PLATFORMS: [(&str, (notify::Platform, &str)); 5] = [
 ];
 
 pub(super) fn routes() -> Router<Edge> {
-    // `/test` is in `unbuilt`.
     Router::new()
         .route("/v1/devices", post(register).get(list))
         .route("/v1/devices/vapid", get(vapid))
         .route("/v1/devices/{device}", delete(remove))
+        .route("/v1/devices/{device}/test", post(test))
 }
 
 #[derive(Serialize)]
@@ -66,6 +66,15 @@ impl<'a> From<&'a notify::Device> for Device<'a> {
     }
 }
 
+/// A device as it was registered, with what is told only then.
+#[derive(Serialize)]
+struct Registered<'a> {
+    #[serde(flatten)]
+    device: Option<Device<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct Vapid {
     public_key: String,
@@ -75,7 +84,10 @@ async fn register(State(edge): State<Edge>, caller: Caller, body: Body) -> Answe
     let request = read(&caller, &body.fields())?;
     edge.services.accounts.clone().check(caller.actor).await?;
     let reply = edge.services.notify.clone().register_device(request).await?.into_inner();
-    created_or_ok(reply.added, &reply.device.as_ref().map(Device::from))
+    created_or_ok(
+        reply.added,
+        &Registered { device: reply.device.as_ref().map(Device::from), secret: reply.secret.as_deref() },
+    )
 }
 
 async fn list(State(edge): State<Edge>, caller: Caller, params: Params) -> Answer {
@@ -91,6 +103,14 @@ async fn remove(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer 
     let request = notify::RemoveDeviceRequest { user: caller.actor.user.clone(), device };
     edge.services.accounts.clone().check(caller.actor).await?;
     edge.services.notify.clone().remove_device(request).await?;
+    nothing()
+}
+
+async fn test(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {
+    let device = path.uuid("device")?.as_bytes().to_vec().into();
+    let request = notify::TestDeviceRequest { user: caller.actor.user.clone(), device };
+    edge.services.accounts.clone().check(caller.actor).await?;
+    edge.services.notify.clone().test_device(request).await?;
     nothing()
 }
 

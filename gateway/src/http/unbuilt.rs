@@ -111,7 +111,6 @@ fn of_files() -> Router<Edge> {
 fn of_notifications() -> Router<Edge> {
     let up_to: Form = |_, body| if body.has("up_to") { Ok(()) } else { Err(refuse("up_to", "is missing")) };
     Router::new()
-        .route("/v1/devices/{device}/test", post(later("test pushes are not built yet", no_form)))
         .route("/v1/notifications", get(later(NOTIFICATIONS, page)))
         .route("/v1/notifications/read", post(later(NOTIFICATIONS, up_to)))
         .route("/v1/notifications/settings", get(later(NOTIFICATIONS, no_form)).put(later(NOTIFICATIONS, no_form)))

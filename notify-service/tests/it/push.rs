@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use notify_service::{Config, Timing, plan::Planner};
-use parlance_proto::{chat, notify::ListDevicesRequest, v1};
+use parlance_proto::{
+    chat,
+    notify::{ListDevicesRequest, Platform, RegisterDeviceRequest, TestDeviceRequest},
+    v1,
+};
 use service_kit::{db::Db, id::RoomId, on_db, on_tx};
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
@@ -22,6 +29,8 @@ stories! {
     what_another_had_claimed_and_lost_is_pushed
     two_replicas_share_the_work
     a_device_ends_with_its_session
+    a_webhook_is_signed_with_the_secret_that_was_told_once
+    a_test_push_comes_at_once_or_says_why_not
 }
 
 async fn devices(world: &World, person: &Person) -> usize {
@@ -283,4 +292,51 @@ async fn a_device_ends_with_its_session(world: &World) {
     let message = world.says(&maja, &room, "not for whoever has the phone now").await;
     world.decides(&message, &bob, "cancelled", "no_device").await;
     assert_eq!((devices(world, &bob).await, receiver.pushes("bob").len()), (0, 0));
+}
+
+async fn a_webhook_is_signed_with_the_secret_that_was_told_once(world: &World) {
+    let receiver = Receiver::start().await;
+    let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+    let room = world.direct(&maja, &bob).await;
+    let request = RegisterDeviceRequest {
+        user: bob.id.to_wire(),
+        session: bob.session.to_wire(),
+        platform: Platform::Webhook.into(),
+        target: format!("{}hooks/bob", receiver.url),
+        ..RegisterDeviceRequest::default()
+    };
+    let registered = world.registers(request.clone()).await;
+    let again = world.registers(request).await;
+    assert!(registered.added && !again.added && again.secret.is_none(), "told once");
+    let secret = registered.secret.unwrap();
+    let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+
+    let message = world.says(&maja, &room, "hello").await;
+    world.decides(&message, &bob, "sent", "delivered").await;
+    let hooks = receiver.hooks();
+    assert_eq!(hooks.len(), 2, "it was tried again");
+    for (headers, body) in &hooks {
+        let header = |name: &str| headers[name].to_str().unwrap();
+        let signed = [format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).as_bytes(), body].concat();
+        let signature = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &key), &signed, &signature).unwrap();
+        let payload: serde_json::Value = serde_json::from_slice(body).unwrap();
+        assert_eq!((&payload["body"], &payload["kind"]), (&"hello".into(), &"message".into()));
+    }
+    assert_eq!(hooks[0].0["webhook-id"], hooks[1].0["webhook-id"], "receivers know a repeated one by it");
+}
+
+async fn a_test_push_comes_at_once_or_says_why_not(world: &World) {
+    let receiver = Receiver::start().await;
+    let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+    let device = world.subscribes(&bob, &receiver, "bob").await;
+    let test = |person: &Person| TestDeviceRequest { user: person.id.to_wire(), device: device.clone() };
+    world.notify.clone().test_device(test(&bob)).await.unwrap();
+    assert_eq!(receiver.pushes("bob")[0].payload["title"], "Parlance");
+    let strange = world.notify.clone().test_device(test(&maja)).await.unwrap_err();
+    assert_eq!(strange.code(), Code::NotFound, "another's");
+    receiver.answers("bob", &[Mood::Status(500)]);
+    let refused = world.notify.clone().test_device(test(&bob)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("answered 500"), "{}", refused.message());
 }

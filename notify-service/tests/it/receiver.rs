@@ -58,6 +58,7 @@ struct Inner {
     secret: SecretKey,
     origin: String,
     pushes: Mutex<Vec<Push>>,
+    hooks: Mutex<Vec<(HeaderMap, Bytes)>>,
     /// The next answers of a path; the last one stays.
     moods: Mutex<HashMap<String, VecDeque<Mood>>>,
 }
@@ -70,9 +71,13 @@ impl Receiver {
             secret: SecretKey::from_slice(&[7; 32]).unwrap(),
             origin: origin.clone(),
             pushes: Mutex::default(),
+            hooks: Mutex::default(),
             moods: Mutex::default(),
         });
-        let routes = Router::new().route("/{path}", axum::routing::post(take)).with_state(Arc::clone(&inner));
+        let routes = Router::new()
+            .route("/{path}", axum::routing::post(take))
+            .route("/hooks/{path}", axum::routing::post(take_hook))
+            .with_state(Arc::clone(&inner));
         let tasks = Tasks::new();
         tasks.spawn_until_stop(async move { axum::serve(listener, routes).await.unwrap() });
         Self { url: format!("{origin}/"), inner, tasks }
@@ -97,6 +102,11 @@ impl Receiver {
     /// From now on requests to this path are answered so, one after the other; the last one stays.
     pub(crate) fn answers(&self, path: &str, moods: &[Mood]) {
         self.inner.moods.lock().unwrap().insert(path.to_owned(), moods.iter().copied().collect());
+    }
+
+    /// What came as webhooks: the headers and the body as they were.
+    pub(crate) fn hooks(&self) -> Vec<(HeaderMap, Bytes)> {
+        self.inner.hooks.lock().unwrap().clone()
     }
 
     /// What came for a path.
@@ -154,6 +164,14 @@ async fn take(State(inner): State<Arc<Inner>>, Path(path): Path<String>, headers
         }
         Some(Mood::Hang) => std::future::pending().await,
     }
+}
+
+/// The first try of each is answered 503.
+async fn take_hook(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let mut hooks = inner.hooks.lock().unwrap();
+    let seen = hooks.iter().any(|(before, _)| before.get("webhook-id") == headers.get("webhook-id"));
+    hooks.push((headers, body));
+    if seen { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 /// Whether a token is one of RFC 8292 for this origin, signed with the key that stands beside it.

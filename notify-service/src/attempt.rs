@@ -1,0 +1,107 @@
+//! One try to push: sent by the platform's way, and what the provider's answer means.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use reqwest::Response;
+use service_kit::clock;
+use url::Url;
+
+use crate::{App, decide::Due, devices::Platform, target::NotPublic, webhook, webpush};
+
+/// Longest wait that a provider may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Most of an answer that is read, so that its connection can be used again.
+const ANSWER: usize = 16 * 1024;
+
+/// What a try came to. Texts say what was answered, never what was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The push service has it.
+    Accepted(String),
+    /// There is nobody behind this endpoint any more.
+    Gone(String),
+    /// Perhaps later, after so long when the push service says so.
+    Later(String, Option<Duration>),
+    /// This platform is not configured any more.
+    Off,
+    /// Never.
+    Refused(String),
+}
+
+/// Sends one push to its device. Takes at most the time that `Timing` allows.
+pub(crate) async fn send(app: &App, due: &Due, url: &Url, payload: Vec<u8>) -> Tried {
+    match due.platform {
+        Some(Platform::WebPush) => match app.vapid() {
+            Ok(vapid) => webpush::send(&app.client, vapid, due, url, payload).await,
+            Err(_) => Tried::Off,
+        },
+        Some(Platform::Webhook) => webhook::send(&app.client, due, url, payload).await,
+        _ => Tried::Off,
+    }
+}
+
+/// What an answer, or none, means for the push.
+pub(crate) async fn judge(answer: reqwest::Result<Response>) -> Tried {
+    match answer {
+        Ok(answer) => judge_answer(answer).await,
+        Err(error) => judge_error(&error),
+    }
+}
+
+async fn judge_answer(mut answer: Response) -> Tried {
+    let status = answer.status();
+    let wait = retry_after(&answer);
+    let mut read = 0;
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        read += chunk.len();
+        if read > ANSWER {
+            break;
+        }
+    }
+    let said = format!("answered {}", status.as_u16());
+    match status {
+        _ if status.is_success() => Tried::Accepted(said),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Tried::Gone(said),
+        StatusCode::TOO_MANY_REQUESTS => Tried::Later(said, wait.or(Some(Duration::ZERO))),
+        StatusCode::REQUEST_TIMEOUT => Tried::Later(said, wait),
+        _ if status.is_server_error() => Tried::Later(said, wait),
+        _ => Tried::Refused(said),
+    }
+}
+
+fn judge_error(error: &reqwest::Error) -> Tried {
+    if leads_inside(error) {
+        return Tried::Refused("the host has no public address".to_owned());
+    }
+    let said = if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "could not connect"
+    } else {
+        "the connection broke"
+    };
+    Tried::Later(said.to_owned(), None)
+}
+
+fn leads_inside(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<NotPublic>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// `Retry-After`: seconds. A date, which push services do not send, is not read.
+fn retry_after(answer: &Response) -> Option<Duration> {
+    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+/// Milliseconds since the epoch in so long.
+pub(crate) fn in_future(wait: Duration) -> i64 {
+    clock::now_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2))
+}
