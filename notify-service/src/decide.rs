@@ -45,7 +45,9 @@ pub(crate) struct Due {
     pub(crate) seq: i64,
     pub(crate) user_id: Uuid,
     pub(crate) device_id: Uuid,
+    /// Failed tries; of what was sent, the looks whether it was read elsewhere.
     pub(crate) attempts: i16,
+    pub(crate) outcome: Option<Outcome>,
     pub(crate) platform: Option<Platform>,
     pub(crate) target: Option<String>,
     pub(crate) p256dh: Option<Vec<u8>>,
@@ -78,6 +80,11 @@ impl Due {
     /// Whether the device belonged to a session that has ended. A webhook and an address are their user's, not a session's.
     pub(crate) fn is_orphan(&self) -> bool {
         matches!(self.platform, Some(Platform::WebPush | Platform::Fcm | Platform::Apns)) && self.session_id.is_none()
+    }
+
+    /// Whether it was sent, and is due to be taken back if it was read elsewhere.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.outcome == Some(Outcome::Sent)
     }
 
     /// What its receiver is told first: that somebody answered, or just that there is a message.
@@ -127,6 +134,27 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     None
 }
 
+/// What becomes of a push that was sent and is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It was read elsewhere: the receiver may take it away.
+    Withdraw,
+    /// Not yet.
+    Later,
+    /// There is nobody to tell.
+    Over,
+}
+
+/// Looks again at a push that was sent.
+pub(crate) fn look(due: &Due) -> Look {
+    match due.read_seq {
+        _ if due.platform.is_none() || due.is_orphan() => Look::Over,
+        None => Look::Over,
+        Some(read) if read >= due.seq => Look::Withdraw,
+        Some(_) => Look::Later,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +187,15 @@ mod tests {
         let webhook = Due { platform: Some(Platform::Webhook), session_id: None, ..due() };
         assert_eq!(said(&webhook, false), None, "it belongs to no session");
         assert_eq!(said(&Due { notify: Some(2), replied_to: Some(Uuid::from_u128(1)), ..due() }, false), None);
+    }
+
+    #[test]
+    fn what_was_sent_is_withdrawn_once_it_is_read() {
+        assert_eq!(look(&due()), Look::Later);
+        assert_eq!(look(&Due { read_seq: Some(5), ..due() }), Look::Withdraw);
+        assert_eq!(look(&Due { read_seq: Some(5), platform: None, ..due() }), Look::Over);
+        assert_eq!(look(&Due { read_seq: Some(5), session_id: None, ..due() }), Look::Over);
+        assert_eq!(look(&Due { read_seq: None, ..due() }), Look::Over);
     }
 
     #[test]

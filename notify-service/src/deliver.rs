@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     App,
     attempt::{self, Tried, in_future},
-    decide::{self, Due, Outcome},
+    decide::{self, Due, Look, Outcome},
     jobs::{self, Update},
     origins::{Entry, Origin, Origins},
     payload,
@@ -36,6 +36,8 @@ const ASKING: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// Tries of a push: enough to outlast an hour of its provider's absence.
 const TRIES: i16 = 14;
+/// Looks at what was sent, whether it was read elsewhere: over half an hour.
+const LOOKS: i16 = 3;
 /// Outcomes that are written together.
 const WRITTEN: usize = 256;
 /// How often the metrics are renewed, and old outcomes deleted.
@@ -112,7 +114,9 @@ impl Deliverer {
                 return Err(error);
             }
         };
-        let (ended, wanted) = sort(claimed, claim, &online);
+        let (sent, open): (Vec<Due>, Vec<Due>) = claimed.into_iter().partition(Due::is_sent);
+        let (mut ended, mut wanted) = sort(open, claim, &online);
+        wanted.extend(self.look_again(sent, claim, &mut ended));
         jobs::update(&self.app.db, &ended).await?;
         if wanted.is_empty() {
             return Ok(());
@@ -124,6 +128,28 @@ impl Deliverer {
             self.send(due, claim, badge, slot).await;
         }
         Ok(())
+    }
+
+    /// Of what was sent: the pushes that take it back, one for each room of a device. The rest goes to `ended`, but for
+    /// those that such a push takes along.
+    fn look_again(&self, sent: Vec<Due>, claim: Uuid, ended: &mut Vec<Update>) -> Vec<Due> {
+        let mut withdrawn: HashMap<(Uuid, Uuid), Due> = HashMap::new();
+        for due in sent {
+            match decide::look(&due) {
+                Look::Withdraw => {
+                    withdrawn.insert((due.room_id, due.device_id), due);
+                }
+                Look::Later if due.attempts + 1 < LOOKS => ended.push(self.looks_later(&due, claim)),
+                Look::Later | Look::Over => ended.push(Update::of(&due, claim)),
+            }
+        }
+        withdrawn.into_values().collect()
+    }
+
+    fn looks_later(&self, due: &Due, claim: Uuid) -> Update {
+        let attempts = due.attempts + 1;
+        let wait = self.app.timing.look.saturating_mul(10_u32.saturating_pow(attempts.unsigned_abs().into()));
+        Update { due_at: Some(in_future(wait)), attempts, ..Update::of(due, claim) }
     }
 
     /// Who of the users of these rows has a live session.
@@ -159,6 +185,7 @@ impl Deliverer {
                 let wait = Duration::from_millis(rand::rng().random_range(200..1000));
                 self.note(Update { due_at: Some(in_future(wait)), ..Update::of(&due, claim) }).await;
             }
+            Entry::Closed(_) if due.is_sent() => self.note(self.looks_later(&due, claim)).await,
             Entry::Closed(until) => {
                 // It counts as a try, so that many that wait for a provider do not all come back every few seconds.
                 // Only a push that was really tried is ever given up.
@@ -172,7 +199,8 @@ impl Deliverer {
     }
 
     async fn try_once(&self, due: &Due, url: &Url, origin: &Origin, badge: i64) -> Tried {
-        let tried = attempt::send(&self.app, due, url, payload::of_message(due, badge)).await;
+        let payload = if due.is_sent() { payload::of_withdrawal(due, badge) } else { payload::of_message(due, badge) };
+        let tried = attempt::send(&self.app, due, url, payload).await;
         match &tried {
             Tried::Later(_, wait) => origin.failed(*wait),
             _ => origin.worked(),
@@ -180,11 +208,30 @@ impl Deliverer {
         tried
     }
 
+    /// What a try to take back a push makes of its row.
+    fn judge_withdrawal(&self, due: &Due, claim: Uuid, tried: &Tried) -> Update {
+        match tried {
+            Tried::Accepted(_) => {
+                let outcome = Some((Outcome::Withdrawn, "read_elsewhere", None));
+                Update { outcome, withdrawn_up_to: due.read_seq, ..Update::of(due, claim) }
+            }
+            Tried::Later(..) if due.attempts + 1 < LOOKS => self.looks_later(due, claim),
+            Tried::Later(..) | Tried::Off | Tried::Refused(_) => Update::of(due, claim),
+            Tried::Gone(_) => Update { drop_device: true, ..Update::of(due, claim) },
+        }
+    }
+
     /// What a try makes of its row.
     fn judge(&self, due: &Due, claim: Uuid, tried: Tried) -> Update {
+        if due.is_sent() {
+            return self.judge_withdrawal(due, claim, &tried);
+        }
         let mut update = Update { attempts: due.attempts.saturating_add(1), ..Update::of(due, claim) };
         let (outcome, reason, detail) = match tried {
-            Tried::Accepted(said) => (Outcome::Sent, "delivered", said),
+            Tried::Accepted(said) => {
+                (update.due_at, update.attempts) = (Some(in_future(self.app.timing.look)), 0);
+                (Outcome::Sent, "delivered", said)
+            }
             Tried::Gone(said) => {
                 update.drop_device = true;
                 (Outcome::Failed, "token_dead", said)

@@ -35,6 +35,8 @@ pub(crate) struct Update {
     pub(crate) outcome: Option<(Outcome, &'static str, Option<String>)>,
     /// The device is of no use any more.
     pub(crate) drop_device: bool,
+    /// What the device was sent in the room up to this seq is withdrawn as well.
+    pub(crate) withdrawn_up_to: Option<i64>,
 }
 
 impl Update {
@@ -50,6 +52,7 @@ impl Update {
             attempts: due.attempts,
             outcome: None,
             drop_device: false,
+            withdrawn_up_to: None,
         }
     }
 }
@@ -150,6 +153,21 @@ async fn write(tx: &mut Tx, update: &Update) -> sqlx::Result<()> {
     .execute(c)
     .await
     .map(|_| ()))?;
+    if let Some(seq) = update.withdrawn_up_to {
+        on_tx!(tx, c => sqlx::query(
+            "update pushes
+             set claim = null, due_at = null, at = $5, outcome = 2, reason = 'read_elsewhere'
+             where room_id = $1 and seq <= $2 and user_id = $3 and device_id = $4 and outcome = 1",
+        )
+        .bind(update.room)
+        .bind(seq)
+        .bind(update.user)
+        .bind(update.device)
+        .bind(clock::now_ms())
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    }
     if update.drop_device {
         on_tx!(tx, c => sqlx::query("delete from push_devices where id = $1")
             .bind(update.device)
@@ -160,13 +178,13 @@ async fn write(tx: &mut Tx, update: &Update) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Rows that wait for their time, and how long the longest waiting one has been due, in milliseconds.
+/// Pushes that wait for their time, and how long the longest waiting one has been due, in milliseconds.
 ///
 /// # Errors
 /// When the database does not say.
 pub(crate) async fn backlog(db: &Db) -> sqlx::Result<(i64, i64)> {
     let (waiting, first): (i64, Option<i64>) = on_db!(db, pool => sqlx::query_as(
-        "select count(*), min(due_at) from pushes where due_at is not null",
+        "select count(*), min(due_at) from pushes where due_at is not null and coalesce(outcome, 0) <> 1",
     )
     .fetch_one(pool)
     .await)?;
@@ -207,7 +225,7 @@ const CLAIM_SQLITE: &str = "update pushes set claim = $1, due_at = $2
     where (room_id, seq, user_id, device_id) in (
         select room_id, seq, user_id, device_id from pushes where due_at <= $3 order by due_at limit $4
     )";
-const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
+const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts, p.outcome,
         d.platform, d.target, d.p256dh, d.auth, s.id as session_id,
         m.read_seq, m.me_muted_until, m.notify,
         r.kind as room_kind, r.name as room_name, r.seq as room_seq,

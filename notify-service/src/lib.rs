@@ -70,11 +70,18 @@ pub struct Timing {
     pub retry: Duration,
     /// How long one try may take.
     pub timeout: Duration,
+    /// When it is first looked whether what was sent has been read elsewhere; each further look comes ten times later.
+    pub look: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(3), retry: Duration::from_secs(15), timeout: Duration::from_secs(10) }
+        Self {
+            delay: Duration::from_secs(3),
+            retry: Duration::from_secs(15),
+            timeout: Duration::from_secs(10),
+            look: Duration::from_secs(15),
+        }
     }
 }
 

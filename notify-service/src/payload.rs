@@ -10,6 +10,17 @@ pub(crate) const MAX: usize = 3900;
 /// Bytes of a text to begin with.
 const TEXT: usize = 2048;
 
+/// What takes a notification away.
+#[derive(Serialize)]
+struct Withdrawal {
+    kind: &'static str,
+    id: Uuid,
+    room: Uuid,
+    seq: i64,
+    unread: i64,
+    badge: i64,
+}
+
 #[derive(Serialize)]
 struct Payload<'a> {
     kind: &'static str,
@@ -25,6 +36,16 @@ struct Payload<'a> {
     unread: i64,
     badge: i64,
     at: i64,
+}
+
+/// The payload that takes back what was sent of a room, up to where its user has read.
+#[must_use]
+pub(crate) fn of_withdrawal(due: &Due, badge: i64) -> Vec<u8> {
+    let seq = due.read_seq.unwrap_or_default();
+    let unread = (due.room_seq.unwrap_or_default() - seq).max(0);
+    let id = due.message_id.unwrap_or_default();
+    let withdrawal = Withdrawal { kind: "withdraw", id, room: due.room_id, seq, unread, badge: badge.max(unread) };
+    serde_json::to_vec(&withdrawal).unwrap_or_default()
 }
 
 /// The payload of a message for one of its receivers, whose unread messages are `badge` in all rooms. A long text is cut.

@@ -31,7 +31,8 @@ pub(crate) fn shown(secret: &[u8]) -> String {
 pub(crate) async fn send(client: &reqwest::Client, due: &Due, url: &Url, payload: Vec<u8>) -> Tried {
     let Some(secret) = due.auth.as_deref() else { return Tried::Refused("the webhook has no secret".to_owned()) };
     // The same in every try, and no other push to this receiver has it.
-    let id = format!("msg_{}_{}", due.message_id.unwrap_or_default().simple(), due.device_id.simple());
+    let what = if due.is_sent() { "read" } else { "msg" };
+    let id = format!("{what}_{}_{}", due.message_id.unwrap_or_default().simple(), due.device_id.simple());
     let timestamp = clock::now_ms() / 1000;
     let request = client
         .post(url.clone())

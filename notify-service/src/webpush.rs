@@ -30,7 +30,7 @@ pub(crate) async fn send(client: &reqwest::Client, vapid: &Vapid, due: &Due, url
         .header(header::CONTENT_ENCODING, "aes128gcm")
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .header("ttl", TTL.as_secs())
-        .header("urgency", "high")
+        .header("urgency", if due.is_sent() { "normal" } else { "high" })
         .header("topic", topic(due))
         .body(body);
     attempt::judge(request.send().await).await

@@ -30,6 +30,7 @@ stories! {
     two_replicas_share_the_work
     a_device_ends_with_its_session
     a_webhook_is_signed_with_the_secret_that_was_told_once
+    what_was_sent_is_withdrawn_when_it_is_read_elsewhere
     a_test_push_comes_at_once_or_says_why_not
 }
 
@@ -273,7 +274,7 @@ async fn two_replicas_share_the_work(world: &World) {
 
 async fn undecided(db: &Db, room: &[u8]) -> i64 {
     let count: (i64,) = on_db!(db, pool => sqlx::query_as(
-        "select count(*) from pushes where room_id = $1 and due_at is not null",
+        "select count(*) from pushes where room_id = $1 and coalesce(outcome, 0) <> 1",
     )
     .bind(RoomId::from_wire(room, "room").unwrap())
     .fetch_one(pool)
@@ -339,4 +340,31 @@ async fn a_test_push_comes_at_once_or_says_why_not(world: &World) {
     let refused = world.notify.clone().test_device(test(&bob)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("answered 500"), "{}", refused.message());
+}
+
+async fn what_was_sent_is_withdrawn_when_it_is_read_elsewhere(world: &World) {
+    let receiver = Receiver::start().await;
+    let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+    let (room, other) = (world.direct(&maja, &bob).await, world.group(&maja, "team", &[&bob]).await);
+    world.subscribes(&bob, &receiver, "bob").await;
+    let first = world.says(&maja, &room, "one").await;
+    let second = world.says(&maja, &room, "two").await;
+    let unread = world.says(&maja, &other, "three").await;
+    let messages = receiver.has("bob", 3).await;
+    let of_room = messages.iter().find(|push| push.payload["body"] == "one").unwrap();
+    for message in [&first, &second, &unread] {
+        world.decides(message, &bob, "sent", "delivered").await;
+    }
+
+    world.reads(&bob, &room, second.seq).await;
+    world.decides(&first, &bob, "withdrawn", "read_elsewhere").await;
+    world.decides(&second, &bob, "withdrawn", "read_elsewhere").await;
+    let pushes = receiver.pushes("bob");
+    let withdrawn: Vec<_> = pushes.iter().filter(|push| push.payload["kind"] == "withdraw").collect();
+    assert!((1..=2).contains(&withdrawn.len()), "one takes the others along, unless both were on their way");
+    assert!(withdrawn.iter().all(|push| push.topic == of_room.topic), "it replaces what waits at the push service");
+    let payload = &withdrawn[0].payload;
+    assert_eq!((payload["seq"].as_i64(), &payload["room"]), (Some(second.seq), &of_room.payload["room"]));
+    assert_eq!(payload["unread"], 0);
+    assert_eq!(world.why(&unread, &bob).await[0].0, "sent", "another room's stays");
 }

@@ -317,6 +317,7 @@ pub(crate) fn config() -> Config {
         delay: Duration::from_millis(50),
         retry: Duration::from_millis(200),
         timeout: Duration::from_millis(1_500),
+        look: Duration::from_millis(300),
     };
     Config { timing, vapid_key: Vapid::generate_pem().unwrap(), private_targets: true, ..Config::default() }
 }
