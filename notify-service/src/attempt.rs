@@ -29,36 +29,60 @@ pub(crate) enum Tried {
     Refused(String),
 }
 
+/// Where a push goes, or why it cannot.
+///
+/// # Errors
+/// When its platform is not configured, or its target is no URL.
+pub(crate) fn destination(app: &App, due: &Due) -> Result<Url, Tried> {
+    match due.platform {
+        Some(Platform::WebPush | Platform::Webhook) => {
+            let url = due.target.as_deref().and_then(|target| Url::parse(target).ok());
+            url.ok_or_else(|| Tried::Refused("the endpoint is no URL".to_owned()))
+        }
+        Some(Platform::Fcm) => app.fcm.as_ref().map(|fcm| fcm.url().clone()).ok_or(Tried::Off),
+        _ => Err(Tried::Off),
+    }
+}
+
 /// Sends one push to its device. Takes at most the time that `Timing` allows.
 pub(crate) async fn send(app: &App, due: &Due, url: &Url, payload: Vec<u8>) -> Tried {
-    match due.platform {
-        Some(Platform::WebPush) => match app.vapid() {
-            Ok(vapid) => webpush::send(&app.client, vapid, due, url, payload).await,
-            Err(_) => Tried::Off,
-        },
-        Some(Platform::Webhook) => webhook::send(&app.client, due, url, payload).await,
+    match (due.platform, &app.vapid, &app.fcm) {
+        (Some(Platform::WebPush), Some(vapid), _) => webpush::send(&app.client, vapid, due, url, payload).await,
+        (Some(Platform::Webhook), ..) => webhook::send(&app.client, due, url, payload).await,
+        (Some(Platform::Fcm), _, Some(fcm)) => fcm.send(&app.client, due, &payload).await,
         _ => Tried::Off,
     }
 }
 
 /// What an answer, or none, means for the push.
-pub(crate) async fn judge(answer: reqwest::Result<Response>) -> Tried {
-    match answer {
-        Ok(answer) => judge_answer(answer).await,
-        Err(error) => judge_error(&error),
+pub(crate) async fn judge(answered: reqwest::Result<Response>) -> Tried {
+    match answer(answered).await {
+        Ok((status, _, wait)) => meaning(status, wait),
+        Err(tried) => tried,
     }
 }
 
-async fn judge_answer(mut answer: Response) -> Tried {
-    let status = answer.status();
-    let wait = retry_after(&answer);
-    let mut read = 0;
+/// The status of an answer, the beginning of its text, and how long it asks to wait.
+///
+/// # Errors
+/// What it means when there is none.
+pub(crate) async fn answer(
+    answered: reqwest::Result<Response>,
+) -> Result<(StatusCode, String, Option<Duration>), Tried> {
+    let mut answer = answered.map_err(|error| judge_error(&error))?;
+    let (status, wait) = (answer.status(), retry_after(&answer));
+    let mut text = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {
-        read += chunk.len();
-        if read > ANSWER {
+        text.extend_from_slice(&chunk[..chunk.len().min(ANSWER - text.len())]);
+        if text.len() >= ANSWER {
             break;
         }
     }
+    Ok((status, String::from_utf8_lossy(&text).into_owned(), wait))
+}
+
+/// What a status means for the push.
+pub(crate) fn meaning(status: StatusCode, wait: Option<Duration>) -> Tried {
     let said = format!("answered {}", status.as_u16());
     match status {
         _ if status.is_success() => Tried::Accepted(said),

@@ -167,9 +167,9 @@ impl Deliverer {
 
     /// Sends one push in a task of its own, or puts it back when its origin is busy.
     async fn send(self: &Arc<Self>, due: Due, claim: Uuid, badge: i64, slot: OwnedSemaphorePermit) {
-        let Some(url) = due.target.as_deref().and_then(|target| Url::parse(target).ok()) else {
-            let refused = Tried::Refused("the endpoint is no URL".to_owned());
-            return self.note(self.judge(&due, claim, refused)).await;
+        let url = match attempt::destination(&self.app, &due) {
+            Ok(url) => url,
+            Err(tried) => return self.note(self.judge(&due, claim, tried)).await,
         };
         let origin = self.origins.get(&url.origin().ascii_serialization());
         match origin.enter(clock::now_ms()) {

@@ -1,7 +1,7 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
-//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`; `why` reads what became of them.
+//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`; `why` reads what became of them.
 //! `devices` keeps where a user's pushes go; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
@@ -10,6 +10,7 @@ mod decide;
 mod deliver;
 mod devices;
 mod error;
+mod fcm;
 mod grpc;
 mod jobs;
 mod origins;
@@ -38,6 +39,7 @@ use tonic::service::Routes;
 
 pub use crate::{devices::MOST as MOST_DEVICES, vapid::Vapid};
 use crate::{
+    fcm::Fcm,
     plan::Planner,
     worker::{Counts, Worker},
 };
@@ -57,6 +59,10 @@ pub struct Config {
     pub vapid_key: String,
     /// Whom push services may turn to: a `mailto:` or `https:` URL.
     pub vapid_subject: Option<String>,
+    /// The JSON file of a service account of Firebase; empty: no FCM.
+    pub fcm_credentials: String,
+    /// Where pushes of FCM go, if not to Google: for tests.
+    pub fcm_base: Option<String>,
     /// Whether pushes may go to private addresses, and without TLS.
     pub private_targets: bool,
 }
@@ -95,7 +101,13 @@ impl Config {
         if !vapid_key.is_empty() {
             Vapid::from_pem(&vapid_key, None).map_err(|error| Invalid::new("PARLANCE_VAPID_KEY", error))?;
         }
+        let fcm_credentials: String = env::optional(get, "PARLANCE_FCM_CREDENTIALS")?.unwrap_or_default();
+        if !fcm_credentials.is_empty() {
+            Fcm::new(&fcm_credentials, fcm::BASE).map_err(|error| Invalid::new("PARLANCE_FCM_CREDENTIALS", error))?;
+        }
         Ok(Self {
+            fcm_credentials,
+            fcm_base: None,
             timing: Timing { delay: env::millis(get, "PARLANCE_PUSH_DELAY_MS")?, ..Timing::default() },
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
@@ -111,6 +123,7 @@ pub(crate) struct App {
     /// Who is online.
     pub(crate) presence: PresenceClient<Client>,
     pub(crate) vapid: Option<Vapid>,
+    pub(crate) fcm: Option<Fcm>,
     pub(crate) private_targets: bool,
     pub(crate) timing: Timing,
     /// What pushes go through.
@@ -155,7 +168,12 @@ pub async fn start(
         "" => None,
         key => Some(Vapid::from_pem(key, config.vapid_subject)?),
     };
+    let fcm = match config.fcm_credentials.as_str() {
+        "" => None,
+        credentials => Some(Fcm::new(credentials, config.fcm_base.as_deref().unwrap_or(fcm::BASE))?),
+    };
     readiness.note("webpush", vapid.is_some());
+    readiness.note("fcm", fcm.is_some());
     let counts = Arc::new(Counts::default());
     let planner = Planner::new(db.clone(), config.timing.delay);
     let app = Arc::new(App {
@@ -164,6 +182,7 @@ pub async fn start(
         planner: planner.clone(),
         presence: PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE),
         vapid,
+        fcm,
         private_targets: config.private_targets,
         timing: config.timing,
         client: target::client(config.private_targets, config.timing.timeout)?,

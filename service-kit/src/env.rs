@@ -67,6 +67,7 @@ pub const SETTINGS: &[Known] = &[
         "P-256 private key (PKCS#8 PEM) of Web Push; without one: off, standalone makes its own",
     ),
     known("PARLANCE_VAPID_SUBJECT", "", "mailto: or https: URL by which push services reach the operator"),
+    secret("PARLANCE_FCM_CREDENTIALS", "JSON file of a Firebase service account; without one: no FCM"),
     known("PARLANCE_PUSH_DELAY_MS", "3000", "how long a push waits for a read elsewhere"),
     known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
     known("PARLANCE_FILES_URL", "", "object store for files; empty: a folder in the data folder"),

@@ -3,6 +3,7 @@
 
 mod costs;
 mod devices;
+mod fcm;
 mod push;
 mod receiver;
 mod world;
