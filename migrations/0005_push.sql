@@ -18,6 +18,17 @@ create table push_devices (
     unique (user_id, platform, target)
 );
 
+-- What a user wants of pushes in general.
+create table push_settings (
+    user_id uuid primary key not null,
+    -- 1 full, 2 sender, 3 none.
+    privacy smallint not null,
+    -- Minutes of the day in the time zone, a name of the IANA database. All three or none.
+    quiet_from smallint,
+    quiet_to smallint,
+    time_zone text
+);
+
 -- What is to be pushed, and afterwards what was decided and why, for 7 days. The key makes a message that is heard of
 -- twice one push.
 create table pushes (

@@ -8,6 +8,7 @@ mod devices;
 mod me;
 mod members;
 mod messages;
+mod notifications;
 mod origin;
 mod presence;
 mod reply;
@@ -53,6 +54,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(presence::routes())
         .merge(devices::routes())
         .merge(why::routes())
+        .merge(notifications::routes())
         .merge(unbuilt::routes())
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -3,7 +3,10 @@
 use service_kit::id::UserId;
 use uuid::Uuid;
 
-use crate::devices::Platform;
+use crate::{
+    devices::Platform,
+    settings::{Privacy, is_quiet},
+};
 
 /// What was decided. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
@@ -68,6 +71,11 @@ pub(crate) struct Due {
     pub(crate) text: Option<String>,
     pub(crate) sent_at: Option<i64>,
     pub(crate) deleted_at: Option<i64>,
+    /// Of the user, when there are any.
+    pub(crate) privacy: Option<Privacy>,
+    pub(crate) quiet_from: Option<i16>,
+    pub(crate) quiet_to: Option<i16>,
+    pub(crate) time_zone: Option<String>,
     /// Who wrote what it replies to.
     pub(crate) replied_to: Option<Uuid>,
 }
@@ -124,6 +132,11 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
         Some(NOTIFY_NONE) => return verdict(Outcome::Skipped, "level", None),
         Some(NOTIFY_MENTIONS) if !due.is_reply() => return verdict(Outcome::Skipped, "level", None),
         _ => {}
+    }
+    if let (Some(from), Some(to), Some(zone)) = (due.quiet_from, due.quiet_to, &due.time_zone)
+        && is_quiet(from, to, zone, now)
+    {
+        return verdict(Outcome::Skipped, "quiet_hours", None);
     }
     if read_seq >= due.seq {
         return verdict(Outcome::Cancelled, "read_elsewhere", None);
@@ -205,6 +218,9 @@ mod tests {
         assert_eq!(said(&Due { me_muted_until: Some(NOW + 1), ..due() }, false), Some(("skipped", "muted")));
         assert_eq!(said(&Due { notify: Some(3), ..due() }, false), Some(("skipped", "level")));
         assert_eq!(said(&Due { notify: Some(2), ..due() }, false), Some(("skipped", "level")));
+        let quiet = Due { quiet_from: Some(0), quiet_to: Some(60), time_zone: Some("UTC".to_owned()), ..due() };
+        assert_eq!(said(&quiet, false), Some(("skipped", "quiet_hours")));
+        assert_eq!(said(&Due { quiet_from: Some(59), ..quiet }, false), None, "a quarter past midnight");
         assert_eq!(said(&Due { platform: None, ..due() }, false), Some(("cancelled", "no_device")));
         assert_eq!(said(&Due { session_id: None, ..due() }, false), Some(("cancelled", "no_device")));
         assert_eq!(said(&Due { read_seq: None, ..due() }, false), Some(("cancelled", "level")));

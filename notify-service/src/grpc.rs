@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parlance_proto::notify::{
-    self as wire, CountsReply, CountsRequest, DeviceList, ListDevicesRequest, RegisterDeviceRequest, RegisteredDevice,
-    RemoveDeviceReply, RemoveDeviceRequest, TestDeviceReply, TestDeviceRequest, VapidReply, VapidRequest, WhyReply,
-    WhyRequest,
+    self as wire, CountsReply, CountsRequest, DeviceList, GetSettingsRequest, ListDevicesRequest, PutSettingsReply,
+    PutSettingsRequest, RegisterDeviceRequest, RegisteredDevice, RemoveDeviceReply, RemoveDeviceRequest,
+    TestDeviceReply, TestDeviceRequest, VapidReply, VapidRequest, WhyReply, WhyRequest,
     notify_server::{Notify, NotifyServer},
 };
 use service_kit::{
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     App,
     devices::{self, Device, New, Platform, Registered},
+    settings::{self, Privacy, Settings},
     why::{self, Planned},
 };
 
@@ -83,6 +84,18 @@ impl Notify for Calls {
         Ok(Response::new(VapidReply { public_key }))
     }
 
+    async fn get_settings(&self, request: Request<GetSettingsRequest>) -> Result<Response<wire::Settings>, Status> {
+        let user = UserId::from_wire(&request.into_inner().user, "user")?;
+        Ok(Response::new(wire_settings(settings::get(&self.0, user).await?)))
+    }
+
+    async fn put_settings(&self, request: Request<PutSettingsRequest>) -> Result<Response<PutSettingsReply>, Status> {
+        let request = request.into_inner();
+        let user = UserId::from_wire(&request.user, "user")?;
+        settings::put(&self.0, user, settings_of(request.settings.unwrap_or_default())).await?;
+        Ok(Response::new(PutSettingsReply {}))
+    }
+
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
         let request = request.into_inner();
         let (room, user) = (RoomId::from_wire(&request.room, "room")?, UserId::from_wire(&request.user, "user")?);
@@ -103,6 +116,37 @@ fn decision(planned: Planned) -> Option<wire::Decision> {
         detail: planned.detail,
         at: planned.at,
     })
+}
+
+fn wire_settings(settings: Settings) -> wire::Settings {
+    let privacy = match settings.privacy {
+        Privacy::Full => wire::Privacy::Full,
+        Privacy::Sender => wire::Privacy::Sender,
+        Privacy::Nothing => wire::Privacy::None,
+    };
+    let minute = |minute: Option<i16>| minute.map(|minute| minute.unsigned_abs().into());
+    let quiet_hours = minute(settings.quiet_from).zip(minute(settings.quiet_to)).zip(settings.time_zone);
+    let quiet_hours = quiet_hours.map(|((from, to), time_zone)| wire::QuietHours { from, to, time_zone });
+    wire::Settings { privacy: privacy.into(), quiet_hours }
+}
+
+fn settings_of(settings: wire::Settings) -> Settings {
+    let privacy = match settings.privacy() {
+        wire::Privacy::Unspecified | wire::Privacy::Full => Privacy::Full,
+        wire::Privacy::Sender => Privacy::Sender,
+        wire::Privacy::None => Privacy::Nothing,
+    };
+    // A number too large for a minute stays one, and is refused as such.
+    let minute = |minute: u32| i16::try_from(minute).unwrap_or(i16::MAX);
+    match settings.quiet_hours {
+        None => Settings { privacy, ..Settings::default() },
+        Some(quiet) => Settings {
+            privacy,
+            quiet_from: Some(minute(quiet.from)),
+            quiet_to: Some(minute(quiet.to)),
+            time_zone: Some(quiet.time_zone),
+        },
+    }
 }
 
 fn device(device: Device) -> wire::Device {

@@ -230,11 +230,12 @@ const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
         m.read_seq, m.me_muted_until, m.notify,
         r.kind as room_kind, r.name as room_name, r.seq as room_seq,
         w.id as message_id, w.sender, u.display_name as sender_name, w.text, w.at as sent_at, w.deleted_at,
-        o.sender as replied_to
+        o.sender as replied_to, g.privacy, g.quiet_from, g.quiet_to, g.time_zone
     from pushes p
     left join push_devices d on d.id = p.device_id
     left join sessions s on s.id = d.session_id and s.revoked_at is null
     left join members m on m.room_id = p.room_id and m.user_id = p.user_id and m.present
+    left join push_settings g on g.user_id = p.user_id
     left join rooms r on r.id = p.room_id
     left join messages w on w.room_id = p.room_id and w.seq = p.seq
     left join users u on u.id = w.sender

@@ -2,7 +2,7 @@
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
 //! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`; `why` reads what became of them.
-//! `devices` keeps where a user's pushes go; `grpc` answers the gateways.
+//! `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
 mod attempt;
@@ -16,6 +16,7 @@ mod jobs;
 mod origins;
 mod payload;
 pub mod plan;
+mod settings;
 mod target;
 mod vapid;
 mod webhook;

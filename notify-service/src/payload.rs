@@ -3,10 +3,15 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::decide::{DIRECT, Due};
+use crate::{
+    decide::{DIRECT, Due},
+    settings::Privacy,
+};
 
 /// Most bytes of a payload: what RFC 8291 lets a push service take at least, less what encryption adds.
 pub(crate) const MAX: usize = 3900;
+/// What stands in the place of a text, and of a title, that a user wants nobody to see.
+const HIDDEN: (&str, &str) = ("New message", "Parlance");
 /// Bytes of a text to begin with.
 const TEXT: usize = 2048;
 
@@ -28,8 +33,10 @@ struct Payload<'a> {
     room: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     room_name: Option<&'a str>,
-    sender: Uuid,
-    sender_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_name: Option<&'a str>,
     seq: i64,
     title: &'a str,
     body: String,
@@ -51,10 +58,13 @@ pub(crate) fn of_withdrawal(due: &Due, badge: i64) -> Vec<u8> {
 /// The payload of a message for one of its receivers, whose unread messages are `badge` in all rooms. A long text is cut.
 #[must_use]
 pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
+    let privacy = due.privacy.unwrap_or_default();
+    let told = privacy != Privacy::Nothing;
     let sender_name = due.sender_name.as_deref().unwrap_or_default();
+    let room_name = due.room_name.as_deref();
     let direct = due.room_kind == Some(DIRECT);
     let unread = (due.room_seq.unwrap_or_default() - due.read_seq.unwrap_or_default()).max(0);
-    let text = due.text.as_deref().unwrap_or_default();
+    let text = due.text.as_deref().filter(|_| privacy == Privacy::Full).unwrap_or(HIDDEN.0);
     let mut most = TEXT;
     loop {
         let text = cut(text, most);
@@ -62,12 +72,12 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
             kind: if due.is_reply() { "reply" } else { "message" },
             id: due.message_id.unwrap_or_default(),
             room: due.room_id,
-            room_name: due.room_name.as_deref(),
-            sender: due.sender.unwrap_or_default(),
-            sender_name,
+            room_name: room_name.filter(|_| told),
+            sender: due.sender.filter(|_| told),
+            sender_name: told.then_some(sender_name),
             seq: due.seq,
-            title: due.room_name.as_deref().filter(|_| !direct).unwrap_or(sender_name),
-            body: if direct { text } else { format!("{sender_name}: {text}") },
+            title: if told { room_name.filter(|_| !direct).unwrap_or(sender_name) } else { HIDDEN.1 },
+            body: if direct || !told { text } else { format!("{sender_name}: {text}") },
             unread,
             badge: badge.max(unread),
             at: due.sent_at.unwrap_or_default(),
@@ -118,6 +128,18 @@ mod tests {
         let direct: Value = serde_json::from_slice(&of_message(&direct, 6)).unwrap();
         assert_eq!((&direct["title"], &direct["body"]), (&"Maja".into(), &"hi".into()));
         assert_eq!((direct.get("room_name"), &direct["kind"]), (None, &"reply".into()));
+    }
+
+    #[test]
+    fn privacy_hides_the_text_and_then_who_and_where() {
+        let of = |privacy| of_message(&Due { privacy: Some(privacy), sender: Some(Uuid::nil()), ..due("secret") }, 6);
+        let sender: Value = serde_json::from_slice(&of(Privacy::Sender)).unwrap();
+        assert_eq!((&sender["title"], &sender["body"]), (&"team".into(), &"Maja: New message".into()));
+        let nothing = String::from_utf8(of(Privacy::Nothing)).unwrap();
+        assert!(["secret", "Maja", "team", "sender"].iter().all(|word| !nothing.contains(word)), "{nothing}");
+        let nothing: Value = serde_json::from_str(&nothing).unwrap();
+        assert_eq!((&nothing["title"], &nothing["body"]), (&"Parlance".into(), &"New message".into()));
+        assert_eq!(nothing["unread"], 4);
     }
 
     #[test]

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use super::is_refused;
 
-stories!(who_is_away_gets_a_push_unless_it_was_read_elsewhere, devices_are_listed_updated_and_removed);
+stories!(
+    who_is_away_gets_a_push_unless_it_was_read_elsewhere,
+    devices_are_listed_updated_and_removed,
+    settings_are_kept_and_checked,
+);
 
 async fn get(person: &Person, path: &str) -> Value {
     person.api_at(1).call(Method::GET, path, None).await.unwrap().1
@@ -92,4 +96,22 @@ async fn devices_are_listed_updated_and_removed(stack: &Stack) {
     is_refused(alice.api.call(Method::DELETE, &path, None).await, Code::NotFound);
     let mail = json!({ "platform": "email", "address": "a@example.com" });
     is_refused(alice.api.call(Method::POST, "/v1/devices", Some(mail)).await, Code::Unprocessable);
+}
+
+async fn settings_are_kept_and_checked(stack: &Stack) {
+    let alice = stack.user("alice").await;
+    let path = "/v1/notifications/settings";
+    assert_eq!(get(&alice, path).await, json!({ "privacy": "full", "quiet_hours": null }));
+    let quiet = json!({ "from": "22:00", "to": "07:30", "time_zone": "Europe/Berlin" });
+    let settings = json!({ "privacy": "sender", "quiet_hours": quiet });
+    let (status, _) = alice.api.call(Method::PUT, path, Some(settings.clone())).await.unwrap();
+    assert_eq!((status, get(&alice, path).await), (StatusCode::NO_CONTENT, settings.clone()));
+    for (field, value) in [("from", "24:00"), ("from", "7:30"), ("to", "22:00"), ("to", "+1:00"), ("time_zone", "x")] {
+        let mut bad = settings.clone();
+        bad["quiet_hours"][field] = value.into();
+        is_refused(alice.api.call(Method::PUT, path, Some(bad)).await, Code::BadRequest);
+    }
+    assert_eq!(get(&alice, path).await, settings);
+    alice.api.call(Method::PUT, path, Some(json!({}))).await.unwrap();
+    assert_eq!(get(&alice, path).await, json!({ "privacy": "full", "quiet_hours": null }));
 }

@@ -113,7 +113,6 @@ fn of_notifications() -> Router<Edge> {
     Router::new()
         .route("/v1/notifications", get(later(NOTIFICATIONS, page)))
         .route("/v1/notifications/read", post(later(NOTIFICATIONS, up_to)))
-        .route("/v1/notifications/settings", get(later(NOTIFICATIONS, no_form)).put(later(NOTIFICATIONS, no_form)))
 }
 
 /// What a handler here reads: everything, to check it.

@@ -7,10 +7,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use notify_service::{Config, Timing, plan::Planner};
 use parlance_proto::{
     chat,
-    notify::{ListDevicesRequest, Platform, RegisterDeviceRequest, TestDeviceRequest},
+    notify::{
+        GetSettingsRequest, ListDevicesRequest, Platform, Privacy, PutSettingsRequest, QuietHours,
+        RegisterDeviceRequest, Settings, TestDeviceRequest,
+    },
     v1,
 };
-use service_kit::{db::Db, id::RoomId, on_db, on_tx};
+use service_kit::{clock, db::Db, id::RoomId, on_db, on_tx};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -31,6 +34,7 @@ stories! {
     a_device_ends_with_its_session
     a_webhook_is_signed_with_the_secret_that_was_told_once
     what_was_sent_is_withdrawn_when_it_is_read_elsewhere
+    quiet_hours_and_privacy_are_kept_and_hold
     a_test_push_comes_at_once_or_says_why_not
 }
 
@@ -367,4 +371,33 @@ async fn what_was_sent_is_withdrawn_when_it_is_read_elsewhere(world: &World) {
     assert_eq!((payload["seq"].as_i64(), &payload["room"]), (Some(second.seq), &of_room.payload["room"]));
     assert_eq!(payload["unread"], 0);
     assert_eq!(world.why(&unread, &bob).await[0].0, "sent", "another room's stays");
+}
+
+async fn quiet_hours_and_privacy_are_kept_and_hold(world: &World) {
+    let receiver = Receiver::start().await;
+    let (maja, bob, carol) = (world.person("Maja").await, world.person("Bob").await, world.person("Carol").await);
+    let room = world.group(&maja, "team", &[&bob, &carol]).await;
+    world.subscribes(&bob, &receiver, "bob").await;
+    world.subscribes(&carol, &receiver, "carol").await;
+    let put = async |person: &Person, settings: &Settings| {
+        let request = PutSettingsRequest { user: person.id.to_wire(), settings: Some(settings.clone()) };
+        world.notify.clone().put_settings(request).await
+    };
+    let minute = u32::try_from(clock::now_ms() / 60_000 % 1440).unwrap();
+    let hours = QuietHours { from: (minute + 1380) % 1440, to: (minute + 60) % 1440, time_zone: "UTC".to_owned() };
+    let quiet = Settings { privacy: Privacy::Full.into(), quiet_hours: Some(hours.clone()) };
+    put(&bob, &quiet).await.unwrap();
+    put(&carol, &Settings { privacy: Privacy::None.into(), quiet_hours: None }).await.unwrap();
+    let nowhere = Settings { quiet_hours: Some(QuietHours { time_zone: "Nowhere".to_owned(), ..hours }), ..quiet };
+    let refused = put(&bob, &nowhere).await.unwrap_err();
+    assert!(refused.message().starts_with("quiet_hours.time_zone: "), "{refused}");
+    let kept = world.notify.clone().get_settings(GetSettingsRequest { user: bob.id.to_wire() }).await.unwrap();
+    assert_eq!(kept.into_inner().quiet_hours.unwrap().time_zone, "UTC");
+
+    let message = world.says(&maja, &room, "secret").await;
+    world.decides(&message, &bob, "skipped", "quiet_hours").await;
+    world.decides(&message, &carol, "sent", "delivered").await;
+    let payload = &receiver.pushes("carol")[0].payload;
+    assert!(!payload.to_string().contains("secret") && !payload.to_string().contains("Maja"), "{payload}");
+    assert!(receiver.pushes("bob").is_empty());
 }

@@ -1,0 +1,86 @@
+//! What one wants of pushes in general.
+
+use axum::{Router, extract::State, routing::get};
+use parlance_proto::notify::{self, Privacy};
+use serde::Serialize;
+use service_kit::fault::Fault;
+
+use super::{
+    Edge,
+    reply::{Answer, nothing, ok},
+    request::Body,
+};
+use crate::{frame::fields::Fields, frame::fields::refuse, token::Caller};
+
+const PRIVACY: [(&str, Privacy); 3] = [("full", Privacy::Full), ("sender", Privacy::Sender), ("none", Privacy::None)];
+
+pub(super) fn routes() -> Router<Edge> {
+    // The list of notifications is in `unbuilt`.
+    Router::new().route("/v1/notifications/settings", get(read).put(write))
+}
+
+#[derive(Serialize)]
+struct Settings<'a> {
+    privacy: &'static str,
+    quiet_hours: Option<QuietHours<'a>>,
+}
+
+#[derive(Serialize)]
+struct QuietHours<'a> {
+    from: String,
+    to: String,
+    time_zone: &'a str,
+}
+
+impl<'a> From<&'a notify::Settings> for Settings<'a> {
+    fn from(settings: &'a notify::Settings) -> Self {
+        let privacy = PRIVACY.iter().find(|(_, known)| *known == settings.privacy());
+        let quiet_hours = settings.quiet_hours.as_ref().map(|quiet| QuietHours {
+            from: time(quiet.from),
+            to: time(quiet.to),
+            time_zone: &quiet.time_zone,
+        });
+        Self { privacy: privacy.map_or("full", |(word, _)| word), quiet_hours }
+    }
+}
+
+async fn read(State(edge): State<Edge>, caller: Caller) -> Answer {
+    let user = caller.actor.user.clone();
+    edge.services.accounts.clone().check(caller.actor).await?;
+    let request = notify::GetSettingsRequest { user };
+    ok(&Settings::from(&edge.services.notify.clone().get_settings(request).await?.into_inner()))
+}
+
+/// Replaces all of them: what is absent has its default again.
+async fn write(State(edge): State<Edge>, caller: Caller, body: Body) -> Answer {
+    let fields = body.fields();
+    let privacy = fields.opt_word("privacy", &PRIVACY)?.unwrap_or(Privacy::Full).into();
+    let quiet_hours = match fields.opt_object("quiet_hours", "quiet_hours.")? {
+        Some(quiet) => Some(notify::QuietHours {
+            from: minute(&quiet, "from")?,
+            to: minute(&quiet, "to")?,
+            time_zone: quiet.text("time_zone", 1..=64)?,
+        }),
+        None => None,
+    };
+    let settings = Some(notify::Settings { privacy, quiet_hours });
+    let request = notify::PutSettingsRequest { user: caller.actor.user.clone(), settings };
+    edge.services.accounts.clone().check(caller.actor).await?;
+    edge.services.notify.clone().put_settings(request).await?;
+    nothing()
+}
+
+/// A time of the day like `07:30`, as minutes.
+fn minute(fields: &Fields<'_>, name: &str) -> Result<u32, Fault> {
+    let text = fields.text(name, 5..=5)?;
+    let two = |text: &str, most| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|number: &u32| digits && number < most)
+    };
+    let parts = text.split_once(':').and_then(|(hour, minute)| Some(two(hour, &24)? * 60 + two(minute, &60)?));
+    parts.ok_or_else(|| refuse(&format!("quiet_hours.{name}"), "must be a time of the day like 07:30"))
+}
+
+fn time(minutes: u32) -> String {
+    format!("{:02}:{:02}", minutes / 60, minutes % 60)
+}
