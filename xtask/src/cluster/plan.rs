@@ -156,11 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn only_chat_services_know_the_database_and_the_key() -> anyhow::Result<()> {
+    fn only_who_stores_knows_the_database_and_only_who_signs_the_key() -> anyhow::Result<()> {
         let plan = plan()?;
         for planned in plan.services.iter().chain(&plan.gateways) {
-            let chat = planned.program == "chat-service";
-            assert_eq!(variable(planned, "PARLANCE_DATABASE_URL").is_some(), chat);
+            let (chat, notify) = (planned.program == "chat-service", planned.program == "notify-service");
+            assert_eq!(variable(planned, "PARLANCE_DATABASE_URL").is_some(), chat || notify);
             assert_eq!(variable(planned, "PARLANCE_SIGNING_KEY_FILE").is_some(), chat);
             assert_eq!(variable(planned, "PARLANCE_AMQP_URL"), Some("amqp://a"));
         }
