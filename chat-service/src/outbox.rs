@@ -1,26 +1,28 @@
 //! What a transaction has to tell gateways and workers: stored with it, published after it, never lost.
 //!
 //! A row is inserted as claimed by its maker for [`CLAIM_MS`]; it goes when everything was confirmed. Whatever dies in
-//! between, a sweeper of any replica takes the row when the claim has run out. In chat-service only this file publishes.
+//! between, a sweeper of any replica takes the row when the claim has run out. In chat-service only this file and those
+//! below it publish: `publisher` to gateways, then `workers`.
+
+mod publisher;
+mod sweeper;
+mod workers;
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future;
 use parlance_proto::{
-    event::{Addressed, Batch, Event, MeChanged, Parcel, Privacy, Receipt, RoomEvent, UserEvent, event},
-    presence::{LookupRequest, directory_client::DirectoryClient},
+    event::{Addressed, Batch, Event, MeChanged, Privacy, Receipt, RoomEvent, UserEvent, event},
+    presence::directory_client::DirectoryClient,
 };
 use prost::Message;
 use service_kit::{
-    bus::{self, Bus, To},
+    bus::Bus,
     db::{Db, Tx},
-    id::{BootId, RoomId, Topic, UserId},
+    id::{RoomId, Topic, UserId},
     on_tx,
     rpc::Client,
     tasks::Tasks,
@@ -33,20 +35,10 @@ use crate::error::Result;
 
 /// How long the maker of a row, or who took it over, has for publishing it.
 pub(crate) const CLAIM_MS: i64 = 2_000;
-/// How often rows with an expired claim are looked for, and published ones are deleted at the latest.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Rows that one sweep takes.
-const SWEEP_ROWS: i64 = 64;
 /// Announcements that wait to be published; more stay in their rows for the sweeper.
 const WAITING: usize = 4_096;
 /// Their bytes, in KiB.
 const WAITING_KIB: usize = 32 * 1024;
-/// Announcements that are published together.
-const TOGETHER: usize = 64;
-/// Groups of announcements whose confirms are outstanding.
-const UNCONFIRMED: usize = 64;
-/// How long the directory has to answer before events go to every gateway.
-const LOOKUP: Duration = Duration::from_millis(700);
 
 /// The events of one transaction, in order.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +131,7 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Starts the publisher and the sweeper.
+    /// Starts the publishers and the sweeper.
     #[must_use]
     pub(crate) fn start(
         db: Db,
@@ -151,7 +143,9 @@ impl Outbox {
         let (waiting, queue) = mpsc::channel(WAITING);
         let room = Arc::new(Semaphore::new(WAITING_KIB));
         let outbox = Self(Arc::new(Inner { db, bus, directory, waiting, room, published: Mutex::default(), hold }));
-        tasks.spawn_until_stop(outbox.clone().publish_all(queue));
+        let (published, workers) = mpsc::channel(workers::QUEUED);
+        tasks.spawn_until_stop(outbox.clone().publish_all(queue, published));
+        tasks.spawn_until_stop(outbox.clone().emit_all(workers));
         tasks.spawn_until_stop(outbox.clone().sweep_all());
         outbox
     }
@@ -200,162 +194,6 @@ impl Outbox {
     /// Returns rows that could not be deleted.
     pub(crate) fn give_back(&self, mut rows: Vec<Uuid>) {
         self.0.published.lock().unwrap_or_else(PoisonError::into_inner).append(&mut rows);
-    }
-
-    async fn publish_all(self, mut queue: mpsc::Receiver<Waiting>) {
-        let unconfirmed = Arc::new(Semaphore::new(UNCONFIRMED));
-        let mut waiting = Vec::with_capacity(TOGETHER);
-        let confirms = Tasks::new();
-        while queue.recv_many(&mut waiting, TOGETHER).await > 0 {
-            self.hold().await;
-            let Ok(permit) = Arc::clone(&unconfirmed).acquire_owned().await else { return };
-            let (batches, rooms): (Vec<Batch>, Vec<_>) =
-                waiting.drain(..).map(|waiting| (waiting.batch, waiting.room)).unzip();
-            let confirmed = self.publish_together(batches).await;
-            // From here on the bus bounds what is on its way.
-            drop(rooms);
-            let outbox = self.clone();
-            confirms.spawn(async move {
-                let rows = confirmed.await;
-                outbox.0.published.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
-                drop(permit);
-            });
-        }
-    }
-
-    /// While the file of the test hook exists, waits.
-    async fn hold(&self) {
-        while self.0.hold.as_ref().is_some_and(|file| file.exists()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Hands everything to the broker in order; the future that comes back waits for the confirms and gives the rows
-    /// that are done.
-    async fn publish_together(&self, batches: Vec<Batch>) -> impl Future<Output = Vec<Uuid>> + Send + use<> {
-        let traceparent = batches.iter().map(|batch| &batch.traceparent).find(|text| !text.is_empty()).cloned();
-        let parcels = self.address(&batches).await;
-        let inboxes: Vec<_> = parcels
-            .into_iter()
-            .map(|(to, events)| {
-                let body = Parcel { events }.encode_to_vec().into();
-                self.0.bus.publish(to, bus::Parcel { body, traceparent: traceparent.clone() })
-            })
-            .collect();
-        let rows: Vec<Uuid> = batches.iter().filter(|batch| !batch.id.is_empty()).map(row_id).collect();
-        let workers: Vec<_> = batches
-            .iter()
-            .filter(|batch| !batch.id.is_empty())
-            .map(|batch| {
-                let parcel = bus::Parcel { body: batch.encode_to_vec().into(), traceparent: traceparent.clone() };
-                self.0.bus.emit(row_id(batch), parcel)
-            })
-            .collect();
-        async move {
-            let (inboxes, workers) = future::join(future::join_all(inboxes), future::join_all(workers)).await;
-            if inboxes.iter().any(Result::is_err) {
-                metrics::counter!("outbox_unconfirmed_total").increment(1);
-                return Vec::new();
-            }
-            rows.into_iter().zip(workers).filter(|(_, confirmed)| confirmed.is_ok()).map(|(row, _)| row).collect()
-        }
-    }
-
-    /// Sorts the events by the gateways that serve their topics: one read of the directory for all of them.
-    async fn address(&self, batches: &[Batch]) -> HashMap<To, Vec<Bytes>> {
-        let mut index: HashMap<&Bytes, usize> = HashMap::new();
-        let mut topics = Vec::new();
-        for event in batches.iter().flat_map(|batch| &batch.events) {
-            index.entry(&event.topic).or_insert_with(|| {
-                topics.push(event.topic.clone());
-                topics.len() - 1
-            });
-        }
-        let mut directory = self.0.directory.clone();
-        let answer = tokio::time::timeout(LOOKUP, directory.lookup(LookupRequest { topics })).await;
-        let answer = answer.ok().and_then(std::result::Result::ok).map(tonic::Response::into_inner);
-        let mut parcels: HashMap<To, Vec<Bytes>> = HashMap::new();
-        let events = batches.iter().flat_map(|batch| &batch.events);
-        match answer {
-            Some(answer) if !answer.unknown => {
-                let boots: Vec<Option<BootId>> =
-                    answer.boots.iter().map(|boot| BootId::from_wire(boot, "boot").ok()).collect();
-                for event in events {
-                    let served = index.get(&event.topic).and_then(|place| answer.served.get(*place));
-                    for boot in served.into_iter().flat_map(|served| &served.boots) {
-                        if let Some(Some(boot)) = boots.get(*boot as usize) {
-                            parcels.entry(To::Gateway(*boot)).or_default().push(event.event.clone());
-                        }
-                    }
-                }
-            }
-            _ => {
-                metrics::counter!("outbox_published_to_all_total").increment(1);
-                parcels.insert(To::All, events.map(|event| event.event.clone()).collect());
-            }
-        }
-        parcels
-    }
-
-    async fn sweep_all(self) {
-        let mut ticks = tokio::time::interval(SWEEP);
-        loop {
-            ticks.tick().await;
-            loop {
-                match self.sweep().await {
-                    // A backlog goes at once, as long as the publisher keeps up.
-                    Ok(SWEEP_ROWS) if self.0.waiting.capacity() > WAITING / 2 => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::warn!(error = %error, "the outbox could not be swept; trying again");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Deletes what is published and no transaction has taken along, then takes over rows whose claim has run out.
-    /// Tells how many.
-    async fn sweep(&self) -> Result<i64> {
-        let rows = self.take_published();
-        if !rows.is_empty()
-            && let Err(error) = self.delete(&rows).await
-        {
-            self.give_back(rows);
-            return Err(error);
-        }
-        if !self.0.bus.is_ready() {
-            return Ok(0);
-        }
-        let mut tx = self.0.db.begin().await?;
-        let sql = if tx.is_postgres() { CLAIM_POSTGRES } else { CLAIM_SQLITE };
-        let taken: Vec<(Vec<u8>,)> =
-            on_tx!(&mut tx, c => sqlx::query_as(sql).bind(CLAIM_MS).bind(SWEEP_ROWS).fetch_all(c).await)?;
-        tx.commit().await?;
-        let rows = i64::try_from(taken.len()).unwrap_or(SWEEP_ROWS);
-        for (encoded,) in taken {
-            metrics::counter!("outbox_swept_total").increment(1);
-            match Batch::decode(encoded.as_slice()) {
-                Ok(batch) => {
-                    let Ok(room) = Arc::clone(&self.0.room).acquire_many_owned(kib(&batch)).await else {
-                        return Ok(0);
-                    };
-                    if self.0.waiting.send(Waiting { batch, room }).await.is_err() {
-                        return Ok(0);
-                    }
-                }
-                Err(error) => tracing::error!(error = %error, "an outbox row cannot be read; it stays"),
-            }
-        }
-        Ok(rows)
-    }
-
-    async fn delete(&self, rows: &[Uuid]) -> Result<()> {
-        let mut tx = self.0.db.begin().await?;
-        delete(&mut tx, rows).await?;
-        tx.commit().await?;
-        Ok(())
     }
 }
 
@@ -412,16 +250,3 @@ const INSERT_POSTGRES: &str = "insert into outbox (id, claimed_until, batch)
     values ($1, (extract(epoch from clock_timestamp()) * 1000)::bigint + $2, $3)";
 const INSERT_SQLITE: &str = "insert into outbox (id, claimed_until, batch)
     values ($1, cast(unixepoch('subsec') * 1000 as integer) + $2, $3)";
-const CLAIM_POSTGRES: &str = "update outbox
-    set claimed_until = (extract(epoch from clock_timestamp()) * 1000)::bigint + $1
-    where id in (
-        select id from outbox where claimed_until < (extract(epoch from clock_timestamp()) * 1000)::bigint
-        order by id limit $2 for update skip locked
-    )
-    returning batch";
-const CLAIM_SQLITE: &str = "update outbox
-    set claimed_until = cast(unixepoch('subsec') * 1000 as integer) + $1
-    where id in (
-        select id from outbox where claimed_until < cast(unixepoch('subsec') * 1000 as integer) order by id limit $2
-    )
-    returning batch";

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parlance_proto::{
-    event::{Batch, Event, event, room_event},
+    event::{Batch, Batches, Event, event, room_event},
     v1::{Message, MessageKind},
 };
 use prost::Message as _;
@@ -49,10 +49,10 @@ impl Counts {
         self.messages.load(Ordering::Relaxed)
     }
 
-    fn add(&self, messages: u64) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
+    fn add(&self, batches: u64, messages: u64) {
+        self.batches.fetch_add(batches, Ordering::Relaxed);
         self.messages.fetch_add(messages, Ordering::Relaxed);
-        metrics::counter!("notify_batches_total").increment(1);
+        metrics::counter!("notify_batches_total").increment(batches);
         metrics::counter!("notify_messages_total").increment(messages);
     }
 }
@@ -60,20 +60,20 @@ impl Counts {
 /// What became of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The batch was new and had this many messages.
+    /// Some of its batches were new, and had this many messages.
     Counted(u64),
-    /// It was counted before; nothing was done.
+    /// All of it was counted before; nothing was done.
     Repeated,
     /// It cannot be understood and was put aside as dead.
     Rejected,
 }
 
-/// Why a batch cannot be understood. Says nothing of its content.
+/// Why a delivery cannot be understood. Says nothing of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Poison {
-    #[error("it is not an encoded batch")]
-    Batch,
-    #[error("its id is not the one that it was delivered with")]
+    #[error("it holds no encoded batches")]
+    Batches,
+    #[error("one of its batches has no id")]
     Id,
     #[error("one of its events is not an encoded event")]
     Event,
@@ -103,29 +103,31 @@ impl Worker {
     }
 
     async fn settle(&mut self, work: Work) -> Outcome {
-        if self.remembered.contains(work.id) {
+        let batches = match read(&work.body) {
+            Ok(batches) => batches,
+            Err(poison) => {
+                tracing::error!(event.id = %work.id, error = %poison, "a delivery was put aside as dead");
+                metrics::counter!("notify_rejected_total").increment(1);
+                work.reject().await;
+                return Outcome::Rejected;
+            }
+        };
+        let new: Vec<_> = batches.into_iter().filter(|(id, _)| !self.remembered.contains(*id)).collect();
+        if new.is_empty() {
             work.ack().await;
             return Outcome::Repeated;
         }
-        match messages(work.id, &work.body) {
-            Ok(messages) => {
-                while let Err(error) = self.planner.plan(&messages).await {
-                    tracing::warn!(error = %error, "pushes could not be planned; trying again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                let number = messages.len() as u64;
-                self.remembered.insert(work.id);
-                self.counts.add(number);
-                work.ack().await;
-                Outcome::Counted(number)
-            }
-            Err(poison) => {
-                tracing::error!(event.id = %work.id, error = %poison, "a batch was put aside as dead");
-                metrics::counter!("notify_rejected_total").increment(1);
-                work.reject().await;
-                Outcome::Rejected
-            }
+        let (ids, messages): (Vec<Uuid>, Vec<Vec<Message>>) = new.into_iter().unzip();
+        let messages = messages.concat();
+        while let Err(error) = self.planner.plan(&messages).await {
+            tracing::warn!(error = %error, "pushes could not be planned; trying again");
+            tokio::time::sleep(PAUSE).await;
         }
+        let counted = messages.len() as u64;
+        self.counts.add(ids.len() as u64, counted);
+        ids.into_iter().for_each(|id| self.remembered.insert(id));
+        work.ack().await;
+        Outcome::Counted(counted)
     }
 }
 
@@ -140,12 +142,17 @@ pub(crate) async fn run(mut worker: Worker, mut consumer: Consumer, stopping: im
     }
 }
 
-/// The new messages in an encoded batch.
-fn messages(id: Uuid, body: &[u8]) -> Result<Vec<Message>, Poison> {
-    let batch = Batch::decode(body).map_err(|_| Poison::Batch)?;
-    if batch.id.as_ref() != id.as_bytes().as_slice() {
-        return Err(Poison::Id);
+/// The id of each batch, with the new messages in it.
+fn read(body: &[u8]) -> Result<Vec<(Uuid, Vec<Message>)>, Poison> {
+    let Batches { batches } = Batches::decode(body).map_err(|_| Poison::Batches)?;
+    if batches.is_empty() {
+        return Err(Poison::Batches);
     }
+    let id = |batch: &Batch| Uuid::from_slice(&batch.id).map_err(|_| Poison::Id);
+    batches.iter().map(|batch| Ok((id(batch)?, messages(batch)?))).collect()
+}
+
+fn messages(batch: &Batch) -> Result<Vec<Message>, Poison> {
     let mut messages = Vec::new();
     for addressed in &batch.events {
         let event = Event::decode(addressed.event.as_ref()).map_err(|_| Poison::Event)?;

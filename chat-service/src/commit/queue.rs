@@ -30,7 +30,7 @@ const LAST_MISS: u8 = 45;
 const REST: Duration = Duration::from_millis(3);
 /// How long after the beginning of one transaction the next one begins at the earliest. Each costs the database, the
 /// broker and the gateways the same whatever it holds: many small ones would leave nothing for the messages.
-const PACE: Duration = Duration::from_millis(3);
+const PACE: Duration = Duration::from_millis(2);
 /// With so many messages waiting it begins at once.
 const MANY: usize = 128;
 

@@ -1,7 +1,7 @@
 //! What stories about rooms are told with: people, rooms, sends on a stream, what workers hear, and waiting.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use parlance_proto::{
         self, SendItem, Sends, Sent, messages_client::MessagesClient, rooms_client::RoomsClient, send_answer,
         sync_client::SyncClient,
     },
-    event::{Addressed, Batch, Event, RoomEvent, event, room_event},
+    event::{Addressed, Batch, Batches, Event, RoomEvent, event, room_event},
     v1,
 };
 use prost::Message;
@@ -202,7 +202,7 @@ impl Service {
 
     /// Listens to what workers are told, from now on.
     pub(crate) async fn worker(&self) -> Worker {
-        Worker { consumer: self.bus.consume("stories").await.unwrap() }
+        Worker::on(&self.bus).await
     }
 
     /// The next event of a room that `wanted` takes.
@@ -258,18 +258,23 @@ impl Hold {
 /// A consumer of announcements, each by itself.
 pub(crate) struct Worker {
     consumer: Consumer,
+    /// Those that came with the last one.
+    waiting: VecDeque<Batch>,
 }
 
 impl Worker {
     pub(crate) async fn on(bus: &Bus) -> Self {
-        Self { consumer: bus.consume("stories").await.unwrap() }
+        Self { consumer: bus.consume("stories").await.unwrap(), waiting: VecDeque::new() }
     }
 
     pub(crate) async fn next(&mut self) -> Batch {
-        let work = tokio::time::timeout(PATIENCE, self.consumer.next()).await.expect("no announcement comes").unwrap();
-        let batch = Batch::decode(work.body.clone()).unwrap();
-        work.ack().await;
-        batch
+        while self.waiting.is_empty() {
+            let next = tokio::time::timeout(PATIENCE, self.consumer.next());
+            let work = next.await.expect("no announcement comes").unwrap();
+            self.waiting.extend(Batches::decode(work.body.clone()).unwrap().batches);
+            work.ack().await;
+        }
+        self.waiting.pop_front().unwrap()
     }
 
     /// The announcements until this many messages of people were heard of.

@@ -16,7 +16,7 @@ use notify_service::{
     worker::{Counts, Outcome, Worker},
 };
 use parlance_proto::{
-    event::{Addressed, Batch, Event, MemberRemoved, RoomEvent, event, room_event},
+    event::{Addressed, Batch, Batches, Event, MemberRemoved, RoomEvent, event, room_event},
     notify::{CountsReply, CountsRequest, notify_client::NotifyClient},
     v1::{Message, MessageKind},
 };
@@ -53,8 +53,12 @@ fn batch(id: Uuid, events: Vec<Event>) -> Parcel {
     let topic = Topic::Room(RoomId::generate()).to_wire();
     let events =
         events.iter().map(|event| Addressed { topic: topic.clone(), event: event.encode_to_vec().into() }).collect();
-    let batch = Batch { id: id.as_bytes().to_vec().into(), events, traceparent: String::new() };
-    Parcel { body: batch.encode_to_vec().into(), traceparent: None }
+    together(vec![Batch { id: id.as_bytes().to_vec().into(), events, traceparent: String::new() }])
+}
+
+/// One delivery of several batches.
+fn together(batches: Vec<Batch>) -> Parcel {
+    Parcel { body: Batches { batches }.encode_to_vec().into(), traceparent: None }
 }
 
 /// A worker that is stepped by hand, and its bus.
@@ -130,20 +134,38 @@ async fn a_repeated_id_counts_once() {
 }
 
 #[tokio::test]
+async fn batches_that_come_together_count_each_once_also_in_other_company() {
+    let mut bench = Bench::new().await;
+    let of = |id: Uuid| {
+        let event = of_message(text()).encode_to_vec().into();
+        let events = vec![Addressed { event, ..Addressed::default() }];
+        Batch { id: id.as_bytes().to_vec().into(), events, traceparent: String::new() }
+    };
+    let [first, second, third] = [(); 3].map(|()| Uuid::now_v7());
+    let delivery = together(vec![of(first), of(second)]);
+    assert_eq!(bench.delivers(Uuid::now_v7(), delivery).await, Outcome::Counted(2));
+    let delivery = together(vec![of(second), of(third)]);
+    assert_eq!(bench.delivers(Uuid::now_v7(), delivery).await, Outcome::Counted(1));
+    let delivery = together(vec![of(third), of(first)]);
+    assert_eq!(bench.delivers(Uuid::now_v7(), delivery).await, Outcome::Repeated);
+    assert_eq!(bench.counted(), (3, 3));
+    bench.ends().await;
+}
+
+#[tokio::test]
 async fn poison_is_put_aside_and_the_next_batch_is_counted() {
     let mut bench = Bench::new().await;
     let (id, other) = (Uuid::now_v7(), Uuid::now_v7());
     let garbage = Parcel { body: vec![0xff; 9].into(), traceparent: None };
     assert_eq!(bench.delivers(id, garbage).await, Outcome::Rejected);
     assert_eq!(bench.delivers(id, Parcel::default()).await, Outcome::Rejected);
-    assert_eq!(bench.delivers(id, batch(other, vec![])).await, Outcome::Rejected);
+    assert_eq!(bench.delivers(id, together(vec![Batch::default()])).await, Outcome::Rejected, "it has no id");
     let bad_event = Batch {
         id: id.as_bytes().to_vec().into(),
         events: vec![Addressed { event: vec![0xff; 9].into(), ..Addressed::default() }],
         ..Batch::default()
     };
-    let bad_event = Parcel { body: bad_event.encode_to_vec().into(), traceparent: None };
-    assert_eq!(bench.delivers(id, bad_event).await, Outcome::Rejected);
+    assert_eq!(bench.delivers(id, together(vec![bad_event])).await, Outcome::Rejected);
     assert_eq!(bench.counted(), (0, 0));
     assert_eq!(bench.delivers(other, batch(other, vec![of_message(text())])).await, Outcome::Counted(1));
     bench.ends().await;
