@@ -23,6 +23,8 @@ pub(crate) enum Tried {
     Gone(String),
     /// Perhaps later, after so long when the push service says so.
     Later(String, Option<Duration>),
+    /// The same of this device alone: the push service does take pushes for others.
+    NotNow(String, Option<Duration>),
     /// This platform is not configured any more.
     Off,
     /// Never.
@@ -40,17 +42,29 @@ pub(crate) fn destination(app: &App, due: &Due) -> Result<Url, Tried> {
             url.ok_or_else(|| Tried::Refused("the endpoint is no URL".to_owned()))
         }
         Some(Platform::Fcm) => app.fcm.as_ref().map(|fcm| fcm.url().clone()).ok_or(Tried::Off),
+        Some(Platform::Apns) => app.apns.as_ref().ok_or(Tried::Off)?.url(due),
         _ => Err(Tried::Off),
     }
 }
 
 /// Sends one push to its device. Takes at most the time that `Timing` allows.
 pub(crate) async fn send(app: &App, due: &Due, url: &Url, payload: Vec<u8>) -> Tried {
-    match (due.platform, &app.vapid, &app.fcm) {
-        (Some(Platform::WebPush), Some(vapid), _) => webpush::send(&app.client, vapid, due, url, payload).await,
-        (Some(Platform::Webhook), ..) => webhook::send(&app.client, due, url, payload).await,
-        (Some(Platform::Fcm), _, Some(fcm)) => fcm.send(&app.client, due, &payload).await,
-        _ => Tried::Off,
+    let App { client, vapid, fcm, apns, .. } = app;
+    match due.platform {
+        Some(Platform::WebPush) => match vapid {
+            Some(vapid) => webpush::send(client, vapid, due, url, payload).await,
+            None => Tried::Off,
+        },
+        Some(Platform::Webhook) => webhook::send(client, due, url, payload).await,
+        Some(Platform::Fcm) => match fcm {
+            Some(fcm) => fcm.send(client, due, &payload).await,
+            None => Tried::Off,
+        },
+        Some(Platform::Apns) => match apns {
+            Some(apns) => apns.send(due, url, &payload).await,
+            None => Tried::Off,
+        },
+        Some(Platform::Email) | None => Tried::Off,
     }
 }
 

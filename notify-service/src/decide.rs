@@ -55,6 +55,8 @@ pub(crate) struct Due {
     pub(crate) target: Option<String>,
     pub(crate) p256dh: Option<Vec<u8>>,
     pub(crate) auth: Option<Vec<u8>>,
+    /// When the device was last registered, in milliseconds since the epoch.
+    pub(crate) registered_at: Option<i64>,
     /// The session that registered the device, when it still stands.
     pub(crate) session_id: Option<Uuid>,
     /// Of the user in the room.

@@ -215,8 +215,8 @@ impl Deliverer {
                 let outcome = Some((Outcome::Withdrawn, "read_elsewhere", None));
                 Update { outcome, withdrawn_up_to: due.read_seq, ..Update::of(due, claim) }
             }
-            Tried::Later(..) if due.attempts + 1 < LOOKS => self.looks_later(due, claim),
-            Tried::Later(..) | Tried::Off | Tried::Refused(_) => Update::of(due, claim),
+            Tried::Later(..) | Tried::NotNow(..) if due.attempts + 1 < LOOKS => self.looks_later(due, claim),
+            Tried::Later(..) | Tried::NotNow(..) | Tried::Off | Tried::Refused(_) => Update::of(due, claim),
             Tried::Gone(_) => Update { drop_device: true, ..Update::of(due, claim) },
         }
     }
@@ -236,11 +236,13 @@ impl Deliverer {
                 update.drop_device = true;
                 (Outcome::Failed, "token_dead", said)
             }
-            Tried::Later(said, wait) if update.attempts < TRIES => {
+            Tried::Later(said, wait) | Tried::NotNow(said, wait) if update.attempts < TRIES => {
                 update.due_at = Some(in_future(self.backoff(due.attempts).max(wait.unwrap_or_default())));
                 (Outcome::Failed, "provider_error", said)
             }
-            Tried::Later(said, _) => (Outcome::DeadLettered, "provider_error", format!("{said}; given up")),
+            Tried::Later(said, _) | Tried::NotNow(said, _) => {
+                (Outcome::DeadLettered, "provider_error", format!("{said}; given up"))
+            }
             Tried::Off => (Outcome::Skipped, "provider_off", "the platform is not configured".to_owned()),
             Tried::Refused(said) => (Outcome::DeadLettered, "provider_error", said),
         };

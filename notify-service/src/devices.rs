@@ -13,7 +13,7 @@ use uuid::Uuid;
 use web_push_native::p256::PublicKey;
 
 use crate::{
-    App,
+    App, apns,
     attempt::{self, Tried},
     decide::{DIRECT, Due},
     error::Result,
@@ -64,6 +64,9 @@ pub(crate) struct New {
     pub(crate) platform: Platform,
     pub(crate) name: Option<String>,
     pub(crate) target: String,
+    /// APNs: the bundle id of the app, and whether the token is of its development build.
+    pub(crate) topic: String,
+    pub(crate) sandbox: bool,
     pub(crate) p256dh: Vec<u8>,
     pub(crate) auth: Vec<u8>,
 }
@@ -108,10 +111,11 @@ pub(crate) async fn register(app: &App, mut new: New) -> Result<Registered> {
 
 async fn upsert(tx: &mut Tx, id: Uuid, new: &New, target: &str) -> sqlx::Result<Device> {
     on_tx!(tx, c => sqlx::query_as(
-        "insert into push_devices (id, user_id, session_id, platform, name, target, p256dh, auth, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "insert into push_devices (id, user_id, session_id, platform, name, target, p256dh, auth, created_at, registered_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
          on conflict (user_id, platform, target) do update
          set session_id = excluded.session_id, name = excluded.name, p256dh = excluded.p256dh,
+             registered_at = excluded.registered_at,
              auth = case when push_devices.platform = 4 then push_devices.auth else excluded.auth end
          returning id, platform, name, created_at",
     )
@@ -138,6 +142,7 @@ fn check(app: &App, new: &New) -> Result<String, Fault> {
         Platform::Webhook => return Ok(target::read("url", &new.target, app.private_targets)?.into()),
         Platform::Fcm if app.fcm.is_some() => return check_fcm(new),
         Platform::Fcm => "fcm",
+        Platform::Apns if app.apns.is_some() => return apns::target(&new.target, &new.topic, new.sandbox),
         Platform::Apns => "apns",
         Platform::Email => "email",
     };
@@ -230,7 +235,7 @@ pub(crate) async fn test(app: &App, user: UserId, device: Uuid) -> Result<()> {
     let attempt = tokio::time::timeout(TEST, attempt).await;
     let said = match attempt.unwrap_or_else(|_| Tried::Later("no answer in time".to_owned(), None)) {
         Tried::Accepted(_) => return Ok(()),
-        Tried::Gone(said) | Tried::Later(said, _) | Tried::Refused(said) => said,
+        Tried::Gone(said) | Tried::Later(said, _) | Tried::NotNow(said, _) | Tried::Refused(said) => said,
         Tried::Off => "its platform is not configured here".to_owned(),
     };
     Err(Fault::unprocessable(format!("the push was not taken: {said}")).into())

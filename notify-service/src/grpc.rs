@@ -47,6 +47,8 @@ impl Notify for Calls {
             platform: platform(request.platform())?,
             name: request.name,
             target: request.target,
+            topic: request.topic,
+            sandbox: request.sandbox,
             p256dh: request.p256dh.into(),
             auth: request.auth.into(),
         };

@@ -226,7 +226,7 @@ const CLAIM_SQLITE: &str = "update pushes set claim = $1, due_at = $2
         select room_id, seq, user_id, device_id from pushes where due_at <= $3 order by due_at limit $4
     )";
 const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts, p.outcome,
-        d.platform, d.target, d.p256dh, d.auth, s.id as session_id,
+        d.platform, d.target, d.p256dh, d.auth, coalesce(d.registered_at, d.created_at) as registered_at, s.id as session_id,
         m.read_seq, m.me_muted_until, m.notify,
         r.kind as room_kind, r.name as room_name, r.seq as room_seq,
         w.id as message_id, w.sender, u.display_name as sender_name, w.text, w.at as sent_at, w.deleted_at,

@@ -1,10 +1,11 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
-//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`; `why` reads what became of them.
+//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`, `apns`; `why` reads what became of them.
 //! `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
+mod apns;
 mod attempt;
 mod decide;
 mod deliver;
@@ -38,12 +39,13 @@ use service_kit::{
 };
 use tonic::service::Routes;
 
-pub use crate::{devices::MOST as MOST_DEVICES, vapid::Vapid};
 use crate::{
+    apns::Apns,
     fcm::Fcm,
     plan::Planner,
     worker::{Counts, Worker},
 };
+pub use crate::{devices::MOST as MOST_DEVICES, vapid::Vapid};
 
 /// The group of consumers that shares the events. Senders make its queue too, so that none is lost before the first
 /// start.
@@ -64,8 +66,23 @@ pub struct Config {
     pub fcm_credentials: String,
     /// Where pushes of FCM go, if not to Google: for tests.
     pub fcm_base: Option<String>,
+    /// What APNs knows this deployment by; none: no APNs.
+    pub apns: Option<ApnsConfig>,
     /// Whether pushes may go to private addresses, and without TLS.
     pub private_targets: bool,
+}
+
+/// What APNs knows a deployment by.
+#[derive(Clone, Debug)]
+pub struct ApnsConfig {
+    /// P-256 private key (a `.p8` file: PKCS#8 PEM) of the developer team.
+    pub key: String,
+    /// Its id, 10 characters.
+    pub key_id: String,
+    /// The id of the team, 10 characters.
+    pub team_id: String,
+    /// Where pushes go, of released apps and of those in development, if not to Apple: for tests.
+    pub bases: Option<[String; 2]>,
 }
 
 /// How long things take.
@@ -109,6 +126,7 @@ impl Config {
         Ok(Self {
             fcm_credentials,
             fcm_base: None,
+            apns: apns::config(get)?,
             timing: Timing { delay: env::millis(get, "PARLANCE_PUSH_DELAY_MS")?, ..Timing::default() },
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
@@ -125,6 +143,7 @@ pub(crate) struct App {
     pub(crate) presence: PresenceClient<Client>,
     pub(crate) vapid: Option<Vapid>,
     pub(crate) fcm: Option<Fcm>,
+    pub(crate) apns: Option<Apns>,
     pub(crate) private_targets: bool,
     pub(crate) timing: Timing,
     /// What pushes go through.
@@ -173,8 +192,11 @@ pub async fn start(
         "" => None,
         credentials => Some(Fcm::new(credentials, config.fcm_base.as_deref().unwrap_or(fcm::BASE))?),
     };
+    let (private, timeout) = (config.private_targets, config.timing.timeout);
+    let apns = config.apns.map(|apns| Apns::new(apns, target::http2_client(private, timeout)?)).transpose()?;
     readiness.note("webpush", vapid.is_some());
     readiness.note("fcm", fcm.is_some());
+    readiness.note("apns", apns.is_some());
     let counts = Arc::new(Counts::default());
     let planner = Planner::new(db.clone(), config.timing.delay);
     let app = Arc::new(App {
@@ -184,9 +206,10 @@ pub async fn start(
         presence: PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE),
         vapid,
         fcm,
-        private_targets: config.private_targets,
+        apns,
+        private_targets: private,
         timing: config.timing,
-        client: target::client(config.private_targets, config.timing.timeout)?,
+        client: target::client(private, timeout)?,
     });
     deliver::start(&app, tasks);
     let worker = Worker::new(counts, planner);

@@ -92,7 +92,7 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
 }
 
 /// The beginning of a text in at most so many bytes, with an ellipsis when something is missing.
-fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }

@@ -16,6 +16,8 @@ use url::{Host, Url};
 
 /// Longest URL, in bytes: PostgreSQL has to hold it in an index.
 pub(crate) const MAX_URL: usize = 2000;
+/// How often a connection of HTTP/2 is asked whether it still lives.
+const PING: Duration = Duration::from_secs(30);
 
 /// Reads the URL of a push target. `field` is its name in refusals. Without `private`, it must be `https` at its
 /// usual port and must not name a private address.
@@ -91,17 +93,34 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 /// # Errors
 /// When it cannot be made.
 pub(crate) fn client(private: bool, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    builder(private, timeout).build().context("the HTTP client cannot be made")
+}
+
+/// The same for a provider that speaks HTTP/2 alone. A connection that went dead without a word is noticed by its pings.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn http2_client(private: bool, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    builder(private, timeout)
+        .http2_prior_knowledge()
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(timeout)
+        .http2_keep_alive_while_idle(true)
+        .build()
+        .context("the HTTP client cannot be made")
+}
+
+fn builder(private: bool, timeout: Duration) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(timeout)
         .connect_timeout(timeout / 2)
         .user_agent(concat!("parlance/", env!("CARGO_PKG_VERSION")));
-    let builder = match private {
+    match private {
         true => builder,
         false => builder.https_only(true).dns_resolver(Arc::new(Public)),
-    };
-    builder.build().context("the HTTP client cannot be made")
+    }
 }
 
 /// Looks names up, and gives only public addresses.

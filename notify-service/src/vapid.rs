@@ -38,11 +38,8 @@ impl Vapid {
     /// # Errors
     /// When it is not one.
     pub fn from_pem(pem: &str, subject: Option<String>) -> anyhow::Result<Self> {
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-        let der = STANDARD.decode(body).context("the key is not PEM")?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
-            .map_err(|_| anyhow::anyhow!("the key is not a P-256 key in PKCS#8"))?;
-        Ok(Self { key: EncodingKey::from_ec_der(&der), public: pair.public_key().as_ref().to_vec(), subject })
+        let (key, public) = read_p256(pem)?;
+        Ok(Self { key, public, subject })
     }
 
     /// Makes a new private key, as PEM.
@@ -70,6 +67,18 @@ impl Vapid {
         let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.key)?;
         Ok(format!("vapid t={token}, k={}", URL_SAFE_NO_PAD.encode(&self.public)))
     }
+}
+
+/// Reads a P-256 private key in PKCS#8 PEM: what signs, and its public point, uncompressed.
+///
+/// # Errors
+/// When it is not one.
+pub(crate) fn read_p256(pem: &str) -> anyhow::Result<(EncodingKey, Vec<u8>)> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+    let der = STANDARD.decode(body).context("the key is not PEM")?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
+        .map_err(|_| anyhow::anyhow!("the key is not a P-256 key in PKCS#8"))?;
+    Ok((EncodingKey::from_ec_der(&der), pair.public_key().as_ref().to_vec()))
 }
 
 #[cfg(test)]

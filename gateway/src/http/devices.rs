@@ -135,6 +135,10 @@ fn read(caller: &Caller, fields: &Fields<'_>) -> Result<notify::RegisterDeviceRe
         (notify::Platform::Webpush, Some(keys)) => (key(&keys, "p256dh")?, key(&keys, "auth")?),
         _ => Default::default(),
     };
+    let (topic, sandbox) = match platform {
+        notify::Platform::Apns => (fields.text("topic", 1..=155)?, fields.opt_flag("sandbox")?.unwrap_or_default()),
+        _ => Default::default(),
+    };
     Ok(notify::RegisterDeviceRequest {
         user: caller.actor.user.clone(),
         session: caller.actor.session.clone(),
@@ -143,6 +147,8 @@ fn read(caller: &Caller, fields: &Fields<'_>) -> Result<notify::RegisterDeviceRe
         target,
         p256dh: p256dh.into(),
         auth: auth.into(),
+        topic,
+        sandbox,
     })
 }
 

@@ -26,6 +26,7 @@ fn subscription(person: &Person, endpoint: &str) -> RegisterDeviceRequest {
         target: endpoint.to_owned(),
         p256dh: key.to_encoded_point(false).as_bytes().to_vec().into(),
         auth: vec![9; 16].into(),
+        ..RegisterDeviceRequest::default()
     }
 }
 

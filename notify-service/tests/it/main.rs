@@ -1,6 +1,7 @@
 //! What the worker makes of what the bus delivers, and the service as its callers see it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod apns;
 mod costs;
 mod devices;
 mod fcm;

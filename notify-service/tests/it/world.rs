@@ -270,6 +270,7 @@ impl World {
             target: format!("{}{path}", receiver.url),
             p256dh: receiver.public().into(),
             auth: receiver::AUTH.to_vec().into(),
+            ..notify::RegisterDeviceRequest::default()
         };
         self.registers(request).await.device.unwrap().id
     }
