@@ -8,14 +8,21 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use parlance_proto::{presence::StatesRequest, v1};
 use rand::Rng as _;
-use service_kit::{clock, id::UserId, tasks::Tasks};
+use service_kit::{
+    bus::{Bus, Depth},
+    clock,
+    db::Db,
+    id::UserId,
+    tasks::Tasks,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    App,
+    App, GROUP,
     attempt::{self, Tried, in_future},
+    dead_letters,
     decide::{self, Due, Look, Outcome},
     jobs::{self, Update},
     origins::{Entry, Origin, Origins},
@@ -53,7 +60,7 @@ pub(crate) struct Deliverer {
 }
 
 /// Starts claiming, sending, writing down and sweeping on `tasks`.
-pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) {
+pub(crate) fn start(app: &Arc<App>, bus: &Bus, tasks: &Tasks) {
     let (done, updates) = mpsc::channel(2 * TOGETHER);
     let deliverer = Arc::new(Deliverer {
         app: Arc::clone(app),
@@ -64,7 +71,7 @@ pub(crate) fn start(app: &Arc<App>, tasks: &Tasks) {
     });
     tasks.spawn_until_stop(write_all(Arc::clone(app), updates));
     tasks.spawn_until_stop(deliverer.run());
-    tasks.spawn_until_stop(keep(Arc::clone(app)));
+    tasks.spawn_until_stop(keep(Arc::clone(app), bus.clone()));
 }
 
 impl Deliverer {
@@ -304,21 +311,29 @@ async fn write_all(app: Arc<App>, mut updates: mpsc::Receiver<Update>) {
 }
 
 /// Keeps the metrics of the queue true, and deletes outcomes whose time is over.
-async fn keep(app: Arc<App>) {
-    let (measure, sweep) = EVERY;
-    let (mut measures, mut sweeps) = (tokio::time::interval(measure), tokio::time::interval(sweep));
+async fn keep(app: Arc<App>, bus: Bus) {
+    let (mut measures, mut sweeps) = (tokio::time::interval(EVERY.0), tokio::time::interval(EVERY.1));
     loop {
         let kept = tokio::select! {
-            _ = measures.tick() => jobs::backlog(&app.db).await.map(|(waiting, late_ms)| {
-                #[allow(clippy::cast_precision_loss, reason = "a gauge")]
-                let (waiting, late_s) = (waiting as f64, late_ms as f64 / 1000.0);
-                metrics::gauge!("notify_pushes_waiting").set(waiting);
-                metrics::gauge!("notify_pushes_late_seconds").set(late_s);
-            }),
-            _ = sweeps.tick() => jobs::sweep(&app.db).await,
+            _ = measures.tick() => measure(&app.db, &bus).await,
+            _ = sweeps.tick() => jobs::sweep(&app.db).await.map_err(Into::into),
         };
         if let Err(error) = kept {
-            tracing::warn!(error = %error, "the pushes could not be counted or swept");
+            tracing::warn!(error = format!("{error:#}"), "the pushes could not be counted or swept");
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges")]
+async fn measure(db: &Db, bus: &Bus) -> anyhow::Result<()> {
+    let (waiting, late_ms) = jobs::backlog(db).await?;
+    metrics::gauge!("notify_pushes_waiting").set(waiting as f64);
+    metrics::gauge!("notify_pushes_late_seconds").set(late_ms as f64 / 1000.0);
+    metrics::gauge!("notify_pushes_dead").set(dead_letters::count(db).await? as f64);
+    if bus.is_ready() {
+        let Depth { waiting, dead } = bus.depth(GROUP).await?;
+        metrics::gauge!("notify_batches_waiting").set(waiting as f64);
+        metrics::gauge!("notify_batches_dead").set(dead as f64);
+    }
+    Ok(())
 }

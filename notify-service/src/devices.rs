@@ -40,6 +40,19 @@ pub(crate) enum Platform {
     Email = 5,
 }
 
+impl Platform {
+    /// As the contract calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::WebPush => "webpush",
+            Self::Fcm => "fcm",
+            Self::Apns => "apns",
+            Self::Webhook => "webhook",
+            Self::Email => "email",
+        }
+    }
+}
+
 /// What its user is told of a device.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Device {
@@ -137,16 +150,13 @@ fn check(app: &App, new: &New) -> Result<String, Fault> {
     if new.name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME) {
         return Err(Fault::bad_request(format!("name: must have 0 to {MAX_NAME} characters")));
     }
-    let word = match new.platform {
-        Platform::WebPush => return check_web_push(app, new),
-        Platform::Webhook => return Ok(target::read("url", &new.target, app.private_targets)?.into()),
-        Platform::Fcm if app.fcm.is_some() => return check_fcm(new),
-        Platform::Fcm => "fcm",
-        Platform::Apns if app.apns.is_some() => return apns::target(&new.target, &new.topic, new.sandbox),
-        Platform::Apns => "apns",
-        Platform::Email => "email",
-    };
-    Err(Fault::unprocessable(format!("platform: {word} is not configured here")))
+    match new.platform {
+        Platform::WebPush => check_web_push(app, new),
+        Platform::Webhook => Ok(target::read("url", &new.target, app.private_targets)?.into()),
+        Platform::Fcm if app.fcm.is_some() => check_fcm(new),
+        Platform::Apns if app.apns.is_some() => apns::target(&new.target, &new.topic, new.sandbox),
+        off => Err(Fault::unprocessable(format!("platform: {} is not configured here", off.word()))),
+    }
 }
 
 fn check_fcm(new: &New) -> Result<String, Fault> {

@@ -2,11 +2,14 @@
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
 //! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`, `apns`; `why` reads what became of them.
-//! `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
+//! `admin` and `dead_letters` are
+//! for operators: what was given up is listed and tried again. `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
 
+pub mod admin;
 mod apns;
 mod attempt;
+pub mod dead_letters;
 mod decide;
 mod deliver;
 mod devices;
@@ -211,7 +214,7 @@ pub async fn start(
         timing: config.timing,
         client: target::client(private, timeout)?,
     });
-    deliver::start(&app, tasks);
+    deliver::start(&app, &bus, tasks);
     let worker = Worker::new(counts, planner);
     tasks.spawn(worker::run(worker, bus.consume(GROUP).await?, tasks.stopping()));
     tasks.spawn_until_stop(watch(bus, readiness.clone()));

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use notify_service::Config;
+use notify_service::{
+    Config,
+    admin::{self, Stores},
+};
 use service_kit::{
     bus::Bus,
     db::Db,
@@ -13,7 +16,17 @@ use service_kit::{
 };
 
 fn main() -> ExitCode {
-    program::run("notify-service", configure, work)
+    match program::asked() {
+        Some(args) => admin::run("notify-service", args, stores),
+        None => program::run("notify-service", configure, work),
+    }
+}
+
+fn stores(settings: &env::Settings) -> anyhow::Result<Stores> {
+    Ok(Stores {
+        database_url: env::shared_url(settings, "PARLANCE_DATABASE_URL")?,
+        amqp_url: env::shared_url(settings, "PARLANCE_AMQP_URL")?,
+    })
 }
 
 /// The settings, and where the database and the bus are.

@@ -83,6 +83,15 @@ pub enum Arrival {
     Renewed,
 }
 
+/// What is in the queues of a group of consumers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Events that wait, those that are with a consumer not counted on `amqp:`.
+    pub waiting: u64,
+    /// Events that no consumer could handle. None are kept on `memory:`.
+    pub dead: u64,
+}
+
 /// Why something was not published. Whether it arrived nevertheless is not known, but after `Overloaded`: it did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unpublished {
@@ -166,6 +175,29 @@ impl Bus {
         match self {
             Self::Memory(memory) => Ok(memory.consume(group)),
             Self::Amqp(amqp) => Ok(amqp.consume(group)),
+        }
+    }
+
+    /// Counts what is in the queues of a group.
+    ///
+    /// # Errors
+    /// When the broker does not answer within seconds, or has no such group.
+    pub async fn depth(&self, group: &str) -> anyhow::Result<Depth> {
+        match self {
+            Self::Memory(memory) => Ok(memory.depth(group)),
+            Self::Amqp(amqp) => amqp.depth(group).await,
+        }
+    }
+
+    /// Gives the dead events of a group back to its workers, and tells how many there were. One that dies again is dead
+    /// again.
+    ///
+    /// # Errors
+    /// When the broker does not do it; what was moved before stays so.
+    pub async fn replay(&self, group: &str) -> anyhow::Result<u64> {
+        match self {
+            Self::Memory(_) => Ok(0),
+            Self::Amqp(amqp) => amqp.replay(group).await,
         }
     }
 

@@ -89,8 +89,19 @@ impl Db {
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => Self::connect_postgres(url).await,
-            Some("sqlite") => Self::connect_sqlite(url).await,
+            Some("sqlite") => Self::connect_sqlite(url, true).await,
             _ => anyhow::bail!("PARLANCE_DATABASE_URL: is neither postgres://… nor sqlite:<file>"),
+        }
+    }
+
+    /// The same, but a file of SQLite that is not there is not made.
+    ///
+    /// # Errors
+    /// As [`Db::connect`].
+    pub async fn open(url: &str) -> anyhow::Result<Self> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Self::connect_sqlite(url, false).await,
+            _ => Self::connect(url).await,
         }
     }
 
@@ -122,10 +133,10 @@ impl Db {
         Ok(Self::Postgres(pool))
     }
 
-    async fn connect_sqlite(url: &str) -> anyhow::Result<Self> {
+    async fn connect_sqlite(url: &str, create: bool) -> anyhow::Result<Self> {
         let options = SqliteConnectOptions::from_str(url)
             .context("PARLANCE_DATABASE_URL: is not an SQLite URL")?
-            .create_if_missing(true)
+            .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(false)

@@ -134,9 +134,17 @@ impl Settings {
     ///
     /// # Errors
     /// When a flag, a `PARLANCE_` variable or a key of the file is not known, or a file cannot be read.
-    #[allow(clippy::disallowed_methods, reason = "the one allowed home of the process environment")]
     pub fn from_process() -> Result<Self, Invalid> {
-        Self::read(std::env::args().skip(1), std::env::vars())
+        Self::with_arguments(std::env::args().skip(1))
+    }
+
+    /// Reads the process with these arguments in the place of its own.
+    ///
+    /// # Errors
+    /// As [`Settings::from_process`].
+    #[allow(clippy::disallowed_methods, reason = "the one allowed home of the process environment")]
+    pub fn with_arguments(args: impl IntoIterator<Item = String>) -> Result<Self, Invalid> {
+        Self::read(args, std::env::vars())
     }
 
     /// The same from given arguments and variables.

@@ -70,13 +70,9 @@ pub fn run<C, W>(
 where
     W: Future<Output = anyhow::Result<()>>,
 {
-    let usage = |error: &dyn std::fmt::Display| {
-        say(&mut std::io::stderr(), &format!("{name}: {error}"));
-        ExitCode::from(EXIT_USAGE)
-    };
     let settings = match Settings::from_process() {
         Ok(settings) => settings,
-        Err(error) => return usage(&error),
+        Err(error) => return misused(name, &error),
     };
     if settings.help {
         say(&mut std::io::stdout(), &env::help(name));
@@ -84,19 +80,60 @@ where
     }
     let config = match configure(&settings) {
         Ok(config) => config,
-        Err(error) => return usage(&format!("{error:#}")),
+        Err(error) => return misused(name, &format!("{error:#}")),
     };
     if settings.check_only {
         say(&mut std::io::stdout(), &format!("{name}: the settings are good"));
         return ExitCode::SUCCESS;
     }
+    finish(name, || live(name, settings, |process| work(config, process)))
+}
+
+/// The arguments after `admin`, when the program was started to answer an operator and not to serve.
+#[must_use]
+pub fn asked() -> Option<Vec<String>> {
+    let mut args = std::env::args().skip(1);
+    (args.next()? == "admin").then(|| args.collect())
+}
+
+/// Answers an operator, and ends: reads `args` and the environment as settings, without a port, a signal or a log.
+pub fn once<C, W>(
+    name: &'static str,
+    args: Vec<String>,
+    configure: fn(&Settings) -> anyhow::Result<C>,
+    work: impl FnOnce(C) -> W,
+) -> ExitCode
+where
+    W: Future<Output = anyhow::Result<()>>,
+{
+    let settings = match Settings::with_arguments(args) {
+        Ok(settings) => settings,
+        Err(error) => return misused(name, &error),
+    };
+    let config = match configure(&settings) {
+        Ok(config) => config,
+        Err(error) => return misused(name, &format!("{error:#}")),
+    };
+    finish(name, || work(config))
+}
+
+/// Says what is wrong with how the program was called, and gives the exit code for it.
+pub fn misused(name: &str, problem: &dyn std::fmt::Display) -> ExitCode {
+    say(std::io::stderr(), &format!("{name}: {problem}"));
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn finish<W>(name: &str, work: impl FnOnce() -> W) -> ExitCode
+where
+    W: Future<Output = anyhow::Result<()>>,
+{
     // aws-lc is the one provider of TLS; a second installation is refused and harmless.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ended = Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(live(name, settings, |process| work(config, process))));
+        .and_then(|runtime| runtime.block_on(work()));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

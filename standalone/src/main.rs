@@ -2,11 +2,23 @@
 
 use std::process::ExitCode;
 
-use service_kit::program::{self, Process};
+use notify_service::admin::{self, Stores};
+use service_kit::{
+    env::Settings,
+    program::{self, Process},
+};
 use standalone::{Config, launch};
 
 fn main() -> ExitCode {
-    program::run("parlance", Config::from_get, work)
+    match program::asked() {
+        Some(args) => admin::run("parlance", args, stores),
+        None => program::run("parlance", Config::from_get, work),
+    }
+}
+
+fn stores(settings: &Settings) -> anyhow::Result<Stores> {
+    let Config { database_url, amqp_url, .. } = Config::from_get(settings)?;
+    Ok(Stores { database_url, amqp_url })
 }
 
 async fn work(config: Config, process: Process) -> anyhow::Result<()> {

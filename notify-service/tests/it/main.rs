@@ -3,6 +3,7 @@
 
 mod apns;
 mod costs;
+mod dead_letters;
 mod devices;
 mod fcm;
 mod push;

@@ -4,6 +4,7 @@
 //! lapin's own queues have no bound and its own recovery gives up, so neither is relied on: what is unconfirmed is
 //! bounded here, deliveries by prefetch, and connections are kept by [`link`]. Every wait for the broker has a deadline.
 
+mod dead;
 mod link;
 mod publisher;
 mod ready;
@@ -27,7 +28,7 @@ use self::{
     subscription::{InboxQueue, Subscription, WorkQueue},
     topology::Names,
 };
-use super::{Consumer, Inbox, Parcel, To, consume::Source, pending::Pending};
+use super::{Consumer, Depth, Inbox, Parcel, To, consume::Source, pending::Pending};
 use crate::{id::BootId, tasks::Tasks};
 
 /// How long any single word to the broker may take.
@@ -88,6 +89,14 @@ impl Amqp {
         let (link, part) = (self.0.reading.clone(), self.0.ready.part());
         self.0.tasks.spawn_until_stop(Subscription::Work(queue).keep(link, part));
         Consumer::new(Source::Amqp(receiver), &self.0.tasks)
+    }
+
+    pub(super) async fn depth(&self, group: &str) -> anyhow::Result<Depth> {
+        dead::depth(self.0.reading.clone(), &self.0.names, group).await
+    }
+
+    pub(super) async fn replay(&self, group: &str) -> anyhow::Result<u64> {
+        dead::replay(self.0.reading.clone(), &self.0.names, group).await
     }
 
     pub(super) fn ready_changes(&self) -> watch::Receiver<bool> {

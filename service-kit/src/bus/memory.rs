@@ -18,7 +18,7 @@ use uuid::Uuid;
 use self::group::Group;
 pub(super) use self::group::{Member, Taken};
 use super::{
-    Consumer, Inbox, MAX_INBOX, MAX_INBOX_BYTES, Parcel, To,
+    Consumer, Depth, Inbox, MAX_INBOX, MAX_INBOX_BYTES, Parcel, To,
     consume::Source,
     counters::Counters,
     inbox::{Frame, Item, Weight},
@@ -100,6 +100,11 @@ impl Memory {
     pub(super) fn consume(&self, group: &'static str) -> Consumer {
         let group = self.0.lock().groups.entry(group).or_insert_with(|| Group::new(group)).clone();
         Consumer::new(Source::Memory(group.join()), &self.0.tasks)
+    }
+
+    pub(super) fn depth(&self, group: &str) -> Depth {
+        let waiting = self.0.lock().groups.get(group).map_or(0, Group::len);
+        Depth { waiting, dead: 0 }
     }
 
     pub(super) fn ready_changes(&self) -> watch::Receiver<bool> {

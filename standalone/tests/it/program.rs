@@ -71,6 +71,29 @@ async fn get(url: &str, path: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Runs the program to its end; its exit code and what it printed.
+fn prints(args: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, .. } = Command::new(env!("CARGO_BIN_EXE_parlance")).args(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_is_answered_beside_the_running_program() {
+    let folder = Folder::new();
+    let data = folder.0.to_str().unwrap();
+    let list = ["admin", "dead-letters", "list", "--json", "--data", data];
+    assert_eq!(prints(&list).0, Some(1), "there is nothing");
+    assert!(!folder.0.exists(), "and nothing is made");
+    let running = starts(&folder.0).await;
+    let empty = "{\"batches\":0,\"pushes\":[],\"pushes_in_all\":0}\n";
+    assert_eq!(prints(&list), (Some(0), empty.to_owned()));
+    let replay = ["admin", "dead-letters", "replay", "--all", "--data", data];
+    assert_eq!(prints(&replay), (Some(0), "pushes that are tried again: 0\n".to_owned()));
+    assert_eq!(prints(&["admin", "dead-letters", "replay"]).0, Some(64));
+    assert_eq!(prints(&["admin", "dead-letters", "list", "--unknown", "x"]).0, Some(64));
+    running.stop().await;
+}
+
 #[test]
 fn checking_good_settings_ends_with_0_and_touches_nothing() {
     let folder = Folder::new();

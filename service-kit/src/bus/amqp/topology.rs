@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::BROKER;
 use crate::{
-    bus::{DELIVERY_LIMIT, MAX_INBOX_BYTES},
+    bus::{DELIVERY_LIMIT, Depth, MAX_INBOX_BYTES},
     id::BootId,
 };
 
@@ -56,11 +56,11 @@ impl Names {
         })
     }
 
-    fn work_queue(&self, group: &str) -> ShortString {
+    pub(super) fn work_queue(&self, group: &str) -> ShortString {
         format!("{}.work.{group}", self.prefix).into()
     }
 
-    fn dead_queue(&self, group: &str) -> ShortString {
+    pub(super) fn dead_queue(&self, group: &str) -> ShortString {
         format!("{}.dead.{group}", self.prefix).into()
     }
 
@@ -107,6 +107,20 @@ pub(super) async fn declare_group(channel: &Channel, names: &Names, group: &str)
     queue(channel, &work, durable, arguments).await?;
     bind(channel, &work, &names.events, "#").await?;
     Ok(work)
+}
+
+/// Counts what is in the queues of a group.
+///
+/// # Errors
+/// As [`declare`], and when there are none.
+pub(super) async fn depth(channel: &Channel, names: &Names, group: &str) -> anyhow::Result<Depth> {
+    let count = async |name: ShortString| {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(name.clone(), options, FieldTable::default());
+        let queue = timeout(BROKER, declared).await?.with_context(|| format!("looking at the queue {name}"))?;
+        anyhow::Ok(u64::from(queue.message_count()))
+    };
+    Ok(Depth { waiting: count(names.work_queue(group)).await?, dead: count(names.dead_queue(group)).await? })
 }
 
 /// Declares the inbox of a boot for one connection; it ends with it. Receives when this returns.

@@ -65,6 +65,11 @@ impl Group {
         self.0.members.load(Ordering::Relaxed) > 0
     }
 
+    /// Events that are not settled.
+    pub(super) fn len(&self) -> u64 {
+        self.0.lock().events.len() as u64
+    }
+
     /// Queues an event, or joins the one of the same id that is not settled yet.
     pub(super) fn put(&self, id: Uuid, parcel: &Parcel) -> Result<oneshot::Receiver<Outcome>, Unpublished> {
         let (tell, told) = oneshot::channel();

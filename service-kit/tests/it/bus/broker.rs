@@ -153,6 +153,42 @@ async fn an_event_that_no_queue_takes_is_refused() {
 }
 
 #[tokio::test]
+async fn the_dead_are_counted_and_given_back_to_the_workers() {
+    let Some(stage) = Stage::amqp() else { return };
+    let bus = stage.bus().await;
+    assert!(bus.depth("workers").await.is_err(), "there are no such workers yet");
+    let mut consumer = bus.consume("workers").await.unwrap();
+    is_ready(&bus, true).await;
+    let ids = [Uuid::now_v7(), Uuid::now_v7()];
+    for id in ids {
+        let (emitted, work) = tokio::join!(bus.emit(id, parcel("odd")), works(&mut consumer));
+        emitted.unwrap();
+        work.reject().await;
+    }
+    let dead = async |number| {
+        let reached = async {
+            while bus.depth("workers").await.unwrap().dead != number {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.expect("so many dead");
+    };
+    dead(2).await;
+    assert_eq!(bus.replay("workers").await.unwrap(), 2);
+    for id in ids {
+        let work = works(&mut consumer).await;
+        assert_eq!((work.id, &work.body, &work.traceparent), (id, &parcel("odd").body, &parcel("odd").traceparent));
+        if id == ids[0] { work.ack().await } else { work.reject().await }
+    }
+    dead(1).await;
+    assert_eq!(bus.replay("workers").await.unwrap(), 1, "what is dead again may be given back again");
+    works(&mut consumer).await.ack().await;
+    dead(0).await;
+    assert_eq!(bus.replay("workers").await.unwrap(), 0);
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_wrong_url_is_refused_and_not_repeated() {
     for url in ["http://user:secret@host", "secret", "amqp:secret", "amqp://u:secret@host/%2f?prefix=a.b"] {
         let Err(error) = Bus::connect(url, "story", &Tasks::new()).await else { panic!("{url} was taken") };
