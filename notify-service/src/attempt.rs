@@ -43,13 +43,14 @@ pub(crate) fn destination(app: &App, due: &Due) -> Result<Url, Tried> {
         }
         Some(Platform::Fcm) => app.fcm.as_ref().map(|fcm| fcm.url().clone()).ok_or(Tried::Off),
         Some(Platform::Apns) => app.apns.as_ref().ok_or(Tried::Off)?.url(due),
-        _ => Err(Tried::Off),
+        Some(Platform::Email) => app.email.as_ref().map(|email| email.url().clone()).ok_or(Tried::Off),
+        None => Err(Tried::Off),
     }
 }
 
 /// Sends one push to its device. Takes at most the time that `Timing` allows.
 pub(crate) async fn send(app: &App, due: &Due, url: &Url, payload: Vec<u8>) -> Tried {
-    let App { client, vapid, fcm, apns, .. } = app;
+    let App { client, vapid, fcm, apns, email, .. } = app;
     match due.platform {
         Some(Platform::WebPush) => match vapid {
             Some(vapid) => webpush::send(client, vapid, due, url, payload).await,
@@ -64,7 +65,11 @@ pub(crate) async fn send(app: &App, due: &Due, url: &Url, payload: Vec<u8>) -> T
             Some(apns) => apns.send(due, url, &payload).await,
             None => Tried::Off,
         },
-        Some(Platform::Email) | None => Tried::Off,
+        Some(Platform::Email) => match email {
+            Some(email) => email.send(std::slice::from_ref(due)).await,
+            None => Tried::Off,
+        },
+        None => Tried::Off,
     }
 }
 

@@ -16,7 +16,7 @@ use service_kit::{
     tasks::Tasks,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use url::Url;
+use url::{Position, Url};
 use uuid::Uuid;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     attempt::{self, Tried, in_future},
     dead_letters,
     decide::{self, Due, Look, Outcome},
+    digest,
     jobs::{self, Update},
     origins::{Entry, Origin, Origins},
     payload,
@@ -107,7 +108,8 @@ impl Deliverer {
         let mut slots = vec![first];
         slots.extend((0..more).map_while(|_| Arc::clone(&self.slots).try_acquire_owned().ok()));
         let claim = Uuid::now_v7();
-        let claimed = jobs::claim(&self.app.db, claim, i64::try_from(slots.len())?).await?;
+        let mut claimed = jobs::claim(&self.app.db, claim, i64::try_from(slots.len())?).await?;
+        jobs::update(&self.app.db, &digest::put_off(&mut claimed, claim, self.app.timing.email_delay)).await?;
         if claimed.is_empty() {
             return Ok(());
         }
@@ -125,6 +127,10 @@ impl Deliverer {
         let (mut ended, mut wanted) = sort(open, claim, &online);
         wanted.extend(self.look_again(sent, claim, &mut ended));
         jobs::update(&self.app.db, &ended).await?;
+        for first in digest::first_of_each(&mut wanted) {
+            let Some(slot) = slots.pop() else { break };
+            self.send_mail(&first, claim, &online, slot).await?;
+        }
         if wanted.is_empty() {
             return Ok(());
         }
@@ -132,7 +138,24 @@ impl Deliverer {
         for due in wanted {
             let badge = badges.get(&due.user()).copied().unwrap_or_default();
             let Some(slot) = slots.pop() else { break };
-            self.send(due, claim, badge, slot).await;
+            self.send(vec![due], claim, badge, slot).await;
+        }
+        Ok(())
+    }
+
+    /// Sends one mail with all that waits beside this row and is still wanted.
+    async fn send_mail(
+        self: &Arc<Self>,
+        first: &Due,
+        claim: Uuid,
+        online: &HashMap<UserId, bool>,
+        slot: OwnedSemaphorePermit,
+    ) -> anyhow::Result<()> {
+        let (rows, own) = digest::gather(&self.app.db, first, claim).await?;
+        let (ended, wanted) = sort(rows, own, online);
+        jobs::update(&self.app.db, &ended).await?;
+        if !wanted.is_empty() {
+            self.send(wanted, own, 0, slot).await;
         }
         Ok(())
     }
@@ -172,42 +195,54 @@ impl Deliverer {
         Ok(users.into_iter().zip(states).collect())
     }
 
-    /// Sends one push in a task of its own, or puts it back when its origin is busy.
-    async fn send(self: &Arc<Self>, due: Due, claim: Uuid, badge: i64, slot: OwnedSemaphorePermit) {
-        let url = match attempt::destination(&self.app, &due) {
+    /// Sends one push, which is one row, or the rows of one mail, in a task of its own, or puts it back when its origin is busy.
+    async fn send(self: &Arc<Self>, push: Vec<Due>, claim: Uuid, badge: i64, slot: OwnedSemaphorePermit) {
+        let url = match attempt::destination(&self.app, &push[0]) {
             Ok(url) => url,
-            Err(tried) => return self.note(self.judge(&due, claim, tried)).await,
+            Err(tried) => return self.note_all(&push, |due| self.judge(due, claim, tried.clone())).await,
         };
-        let origin = self.origins.get(&url.origin().ascii_serialization());
+        // Scheme, host and port: no target holds a user.
+        let origin = self.origins.get(&url[..Position::BeforePath]);
         match origin.enter(clock::now_ms()) {
             Entry::Open(permit) => {
                 let this = Arc::clone(self);
                 self.tasks.spawn_until_stop(async move {
-                    let tried = this.try_once(&due, &url, &origin, badge).await;
+                    let tried = this.try_once(&push, &url, &origin, badge).await;
                     drop((permit, slot));
-                    this.note(this.judge(&due, claim, tried)).await;
+                    this.note_all(&push, |due| this.judge(due, claim, tried.clone())).await;
                 });
             }
             Entry::Full => {
-                let wait = Duration::from_millis(rand::rng().random_range(200..1000));
-                self.note(Update { due_at: Some(in_future(wait)), ..Update::of(&due, claim) }).await;
+                let again = Some(in_future(Duration::from_millis(rand::rng().random_range(200..1000))));
+                self.note_all(&push, |due| Update { due_at: again, ..Update::of(due, claim) }).await;
             }
-            Entry::Closed(_) if due.is_sent() => self.note(self.looks_later(&due, claim)).await,
-            Entry::Closed(until) => {
-                // It counts as a try, so that many that wait for a provider do not all come back every few seconds.
-                // Only a push that was really tried is ever given up.
-                let attempts = (due.attempts + 1).min(TRIES - 2);
-                let again = until.max(in_future(self.backoff(due.attempts)));
-                let closed = (Outcome::Failed, "provider_error", Some("the provider has failed; waiting".to_owned()));
-                let update = Update { due_at: Some(again), attempts, outcome: Some(closed), ..Update::of(&due, claim) };
-                self.note(update).await;
-            }
+            Entry::Closed(until) => self.note_all(&push, |due| self.wait_for_origin(due, claim, until)).await,
         }
     }
 
-    async fn try_once(&self, due: &Due, url: &Url, origin: &Origin, badge: i64) -> Tried {
-        let payload = if due.is_sent() { payload::of_withdrawal(due, badge) } else { payload::of_message(due, badge) };
-        let tried = attempt::send(&self.app, due, url, payload).await;
+    fn wait_for_origin(&self, due: &Due, claim: Uuid, until: i64) -> Update {
+        if due.is_sent() {
+            return self.looks_later(due, claim);
+        }
+        // It counts as a try, so that many that wait for a provider do not all come back every few seconds. Only a push
+        // that was really tried is ever given up.
+        let attempts = (due.attempts + 1).min(TRIES - 2);
+        let again = until.max(in_future(self.backoff(due.attempts)));
+        let closed = (Outcome::Failed, "provider_error", Some("the provider has failed; waiting".to_owned()));
+        Update { due_at: Some(again), attempts, outcome: Some(closed), ..Update::of(due, claim) }
+    }
+
+    async fn try_once(&self, push: &[Due], url: &Url, origin: &Origin, badge: i64) -> Tried {
+        let tried = match (push, &self.app.email) {
+            ([due], _) if !digest::is_mail(due) => {
+                let withdrawn = due.is_sent();
+                let payload =
+                    if withdrawn { payload::of_withdrawal(due, badge) } else { payload::of_message(due, badge) };
+                attempt::send(&self.app, due, url, payload).await
+            }
+            (mail, Some(email)) => email.send(mail).await,
+            (_, None) => Tried::Off,
+        };
         match &tried {
             Tried::Later(_, wait) => origin.failed(*wait),
             _ => origin.worked(),
@@ -235,6 +270,8 @@ impl Deliverer {
         }
         let mut update = Update { attempts: due.attempts.saturating_add(1), ..Update::of(due, claim) };
         let (outcome, reason, detail) = match tried {
+            // A mail cannot be taken back: nobody looks at it again.
+            Tried::Accepted(said) if digest::is_mail(due) => (Outcome::Sent, "delivered", said),
             Tried::Accepted(said) => {
                 (update.due_at, update.attempts) = (Some(in_future(self.app.timing.look)), 0);
                 (Outcome::Sent, "delivered", said)
@@ -264,6 +301,12 @@ impl Deliverer {
     fn backoff(&self, attempts: i16) -> Duration {
         let longest = self.app.timing.retry.saturating_mul(1 << attempts.clamp(0, 20)).min(LONGEST);
         longest.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    async fn note_all(&self, push: &[Due], update: impl Fn(&Due) -> Update) {
+        for due in push {
+            self.note(update(due)).await;
+        }
     }
 
     async fn note(&self, update: Update) {

@@ -16,6 +16,7 @@ use crate::{
     App, apns,
     attempt::{self, Tried},
     decide::{DIRECT, Due},
+    email,
     error::Result,
     payload, target, webhook,
 };
@@ -155,6 +156,7 @@ fn check(app: &App, new: &New) -> Result<String, Fault> {
         Platform::Webhook => Ok(target::read("url", &new.target, app.private_targets)?.into()),
         Platform::Fcm if app.fcm.is_some() => check_fcm(new),
         Platform::Apns if app.apns.is_some() => apns::target(&new.target, &new.topic, new.sandbox),
+        Platform::Email if app.email.is_some() => email::target(&new.target),
         off => Err(Fault::unprocessable(format!("platform: {} is not configured here", off.word()))),
     }
 }

@@ -11,10 +11,15 @@ use service_kit::{
 };
 use uuid::Uuid;
 
-use crate::decide::{Due, Outcome};
+use crate::{
+    attempt::in_future,
+    decide::{Due, Outcome},
+};
 
 /// How long whoever has claimed a row keeps it: longer than a try may take.
 const LEASE: Duration = Duration::from_secs(60);
+/// Messages of one room that one mail tells of.
+const GATHERED: i64 = 500;
 /// How long an outcome stays.
 pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Old outcomes that are deleted at once.
@@ -75,8 +80,7 @@ pub(crate) async fn next_due(db: &Db) -> sqlx::Result<Option<i64>> {
 /// # Errors
 /// When the database does not do it.
 pub(crate) async fn claim(db: &Db, claim: Uuid, most: i64) -> sqlx::Result<Vec<Due>> {
-    let now = clock::now_ms();
-    let lease = now + i64::try_from(LEASE.as_millis()).unwrap_or_default();
+    let (now, lease) = (clock::now_ms(), in_future(LEASE));
     let mut tx = db.begin().await?;
     let sql = if tx.is_postgres() { CLAIM_POSTGRES } else { CLAIM_SQLITE };
     let claimed = on_tx!(&mut tx, c => sqlx::query(sql)
@@ -91,6 +95,37 @@ pub(crate) async fn claim(db: &Db, claim: Uuid, most: i64) -> sqlx::Result<Vec<D
         0 => Vec::new(),
         _ => on_tx!(&mut tx, c => sqlx::query_as(READ).bind(claim).fetch_all(c).await)?,
     };
+    tx.commit().await?;
+    Ok(due)
+}
+
+/// Puts everything that waits of the room and the device of this row, which is held under `claim`, under the claim `own`, and
+/// reads it as [`claim`] does. What another replica holds stays with it.
+///
+/// # Errors
+/// When the database does not do it.
+pub(crate) async fn gather(db: &Db, first: &Due, claim: Uuid, own: Uuid) -> sqlx::Result<Vec<Due>> {
+    let lease = in_future(LEASE);
+    let mut tx = db.begin().await?;
+    on_tx!(&mut tx, c => sqlx::query(
+        "update pushes set claim = $1, due_at = $2
+         where (claim is null or claim = $3) and (room_id, seq, user_id, device_id) in (
+            select room_id, seq, user_id, device_id from pushes
+            where device_id = $4 and room_id = $5 and platform = 5 and due_at is not null
+              and (claim is null or claim = $3) and coalesce(outcome, 5) = 5
+            order by seq limit $6
+         )",
+    )
+    .bind(own)
+    .bind(lease)
+    .bind(claim)
+    .bind(first.device_id)
+    .bind(first.room_id)
+    .bind(GATHERED)
+    .execute(c)
+    .await
+    .map(|_| ()))?;
+    let due = on_tx!(&mut tx, c => sqlx::query_as(READ).bind(own).fetch_all(c).await)?;
     tx.commit().await?;
     Ok(due)
 }

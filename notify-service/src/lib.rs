@@ -1,7 +1,7 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
 //! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
-//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`, `apns`; `why` reads what became of them.
+//! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`, `apns`, `email`; `why` reads what became of them.
 //! `admin` and `dead_letters` are
 //! for operators: what was given up is listed and tried again. `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
 //! It writes its own tables (migrations/0005_push.sql) and only reads the others.
@@ -13,6 +13,8 @@ pub mod dead_letters;
 mod decide;
 mod deliver;
 mod devices;
+mod digest;
+mod email;
 mod error;
 mod fcm;
 mod grpc;
@@ -28,7 +30,7 @@ mod webpush;
 mod why;
 pub mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parlance_proto::presence::presence_client::PresenceClient;
 use service_kit::{
@@ -44,6 +46,7 @@ use tonic::service::Routes;
 
 use crate::{
     apns::Apns,
+    email::Email,
     fcm::Fcm,
     plan::Planner,
     worker::{Counts, Worker},
@@ -71,6 +74,8 @@ pub struct Config {
     pub fcm_base: Option<String>,
     /// What APNs knows this deployment by; none: no APNs.
     pub apns: Option<ApnsConfig>,
+    /// Who takes mail; none: no e-mail.
+    pub email: Option<EmailConfig>,
     /// Whether pushes may go to private addresses, and without TLS.
     pub private_targets: bool,
 }
@@ -88,11 +93,29 @@ pub struct ApnsConfig {
     pub bases: Option<[String; 2]>,
 }
 
+/// An SMTP server that takes mail for everybody.
+#[derive(Clone)]
+pub struct EmailConfig {
+    /// `smtp://user:password@host:port`, `?tls=required` for STARTTLS, or `smtps:`.
+    pub url: String,
+    /// The mailbox that mail is from: an address, or a name and an address in brackets.
+    pub from: String,
+}
+
+impl fmt::Debug for EmailConfig {
+    /// The URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmailConfig").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// How long a push waits for a read elsewhere.
     pub delay: Duration,
+    /// How long mail waits, from its message on, for more of the same room.
+    pub email_delay: Duration,
     /// The wait after the first failed try, at most; it doubles with each further one.
     pub retry: Duration,
     /// How long one try may take.
@@ -105,6 +128,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             delay: Duration::from_secs(3),
+            email_delay: Duration::from_secs(15 * 60),
             retry: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             look: Duration::from_secs(15),
@@ -126,11 +150,17 @@ impl Config {
         if !fcm_credentials.is_empty() {
             Fcm::new(&fcm_credentials, fcm::BASE).map_err(|error| Invalid::new("PARLANCE_FCM_CREDENTIALS", error))?;
         }
+        let timing = Timing {
+            delay: env::millis(get, "PARLANCE_PUSH_DELAY_MS")?,
+            email_delay: env::millis(get, "PARLANCE_EMAIL_DELAY_MS")?,
+            ..Timing::default()
+        };
         Ok(Self {
             fcm_credentials,
             fcm_base: None,
             apns: apns::config(get)?,
-            timing: Timing { delay: env::millis(get, "PARLANCE_PUSH_DELAY_MS")?, ..Timing::default() },
+            email: email::config(get)?,
+            timing,
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
             private_targets: env::switch(get, "PARLANCE_ALLOW_PRIVATE_TARGETS")?,
@@ -147,6 +177,7 @@ pub(crate) struct App {
     pub(crate) vapid: Option<Vapid>,
     pub(crate) fcm: Option<Fcm>,
     pub(crate) apns: Option<Apns>,
+    pub(crate) email: Option<Email>,
     pub(crate) private_targets: bool,
     pub(crate) timing: Timing,
     /// What pushes go through.
@@ -197,9 +228,12 @@ pub async fn start(
     };
     let (private, timeout) = (config.private_targets, config.timing.timeout);
     let apns = config.apns.map(|apns| Apns::new(apns, target::http2_client(private, timeout)?)).transpose()?;
+    // Mail servers take their time, some of them on purpose.
+    let email = config.email.map(|email| Email::new(&email, 2 * timeout)).transpose()?;
     readiness.note("webpush", vapid.is_some());
     readiness.note("fcm", fcm.is_some());
     readiness.note("apns", apns.is_some());
+    readiness.note("email", email.is_some());
     let counts = Arc::new(Counts::default());
     let planner = Planner::new(db.clone(), config.timing.delay);
     let app = Arc::new(App {
@@ -210,6 +244,7 @@ pub async fn start(
         vapid,
         fcm,
         apns,
+        email,
         private_targets: private,
         timing: config.timing,
         client: target::client(private, timeout)?,

@@ -22,6 +22,7 @@ pub(crate) enum Package {
     Redis,
     RabbitMq,
     HaProxy,
+    AioSmtpd,
 }
 
 impl Package {
@@ -31,6 +32,7 @@ impl Package {
             Self::Redis => "redis-server",
             Self::RabbitMq => "rabbitmq-server",
             Self::HaProxy => "haproxy",
+            Self::AioSmtpd => "python3-aiosmtpd",
         }
     }
 
@@ -42,6 +44,7 @@ impl Package {
             // The one on the path insists on the system's own user; this one runs for anybody.
             Self::RabbitMq => existing("/usr/lib/rabbitmq/bin/rabbitmq-server").or_else(|| find("rabbitmq-server")),
             Self::HaProxy => find("haproxy"),
+            Self::AioSmtpd => find("aiosmtpd"),
         }
     }
 }

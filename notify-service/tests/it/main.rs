@@ -5,6 +5,7 @@ mod apns;
 mod costs;
 mod dead_letters;
 mod devices;
+mod email;
 mod fcm;
 mod push;
 mod receiver;

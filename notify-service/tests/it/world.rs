@@ -316,6 +316,7 @@ impl World {
 pub(crate) fn config() -> Config {
     let timing = Timing {
         delay: Duration::from_millis(50),
+        email_delay: Duration::ZERO,
         retry: Duration::from_millis(200),
         timeout: Duration::from_millis(1_500),
         look: Duration::from_millis(300),
