@@ -1,15 +1,19 @@
 //! The calls that this service answers. Wire types stop here.
 
 mod accounts;
+mod files;
 mod messages;
 mod rooms;
 mod sync;
 
 use std::sync::Arc;
 
-use parlance_proto::chat::{
-    accounts_server::AccountsServer, messages_server::MessagesServer, rooms_server::RoomsServer,
-    sync_server::SyncServer,
+use parlance_proto::{
+    chat::{
+        accounts_server::AccountsServer, messages_server::MessagesServer, rooms_server::RoomsServer,
+        sync_server::SyncServer,
+    },
+    files::files_server::FilesServer,
 };
 use service_kit::rpc::MAX_MESSAGE;
 use tonic::service::Routes;
@@ -22,5 +26,6 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
     Routes::new(AccountsServer::new(accounts::Accounts::new(Arc::clone(app))).max_decoding_message_size(limit))
         .add_service(RoomsServer::new(rooms::Rooms::new(Arc::clone(app))).max_decoding_message_size(limit))
         .add_service(MessagesServer::new(messages::Messages::new(Arc::clone(app))).max_decoding_message_size(limit))
+        .add_service(FilesServer::new(files::Files::new(Arc::clone(app))).max_decoding_message_size(limit))
         .add_service(SyncServer::new(sync::Sync::new(Arc::clone(app))).max_decoding_message_size(limit))
 }

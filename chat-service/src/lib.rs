@@ -5,6 +5,7 @@ mod actor;
 mod changes;
 mod commit;
 mod error;
+pub mod files;
 mod gateways;
 mod grpc;
 mod hello;
@@ -50,6 +51,8 @@ pub struct Config {
     pub signing_key: String,
     /// Life of an access token in seconds.
     pub access_ttl_s: i64,
+    /// How much and how long files are kept.
+    pub files: files::Limits,
     /// Test hook: while this file exists nothing is published after a commit.
     pub hold_publish: Option<PathBuf>,
 }
@@ -64,6 +67,7 @@ impl Config {
             database_url,
             signing_key,
             access_ttl_s: env::value(get, "PARLANCE_ACCESS_TOKEN_TTL_S")?,
+            files: files::Limits::from_get(get)?,
             hold_publish: env::optional(get, "PARLANCE_TEST_HOLD_PUBLISH")?,
         })
     }
@@ -80,6 +84,7 @@ pub(crate) struct App {
     pub(crate) hellos: Together<Hello, chat::HelloReply>,
     pub(crate) memberships: Together<UserId, chat::MembershipList>,
     pub(crate) access_ttl_s: i64,
+    pub(crate) files: files::Limits,
     /// For work that must be finished even when its caller has gone.
     pub(crate) tasks: Tasks,
 }
@@ -129,6 +134,7 @@ pub async fn start_on(
         hellos,
         memberships,
         access_ttl_s: config.access_ttl_s,
+        files: config.files,
         tasks: tasks.clone(),
     });
     app.committer.start(&app, tasks);

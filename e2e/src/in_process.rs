@@ -60,6 +60,11 @@ impl OwnStandalone {
         self.running = Some(running);
     }
 
+    /// Its data folder.
+    pub fn data(&self) -> &std::path::Path {
+        &self.data
+    }
+
     /// As a stack for stories.
     pub fn stack(&self) -> &Stack {
         &self.stack

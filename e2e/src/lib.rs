@@ -15,6 +15,7 @@
 mod breaking;
 mod cluster;
 mod device;
+mod files;
 pub mod forged;
 mod in_process;
 mod patience;
@@ -26,6 +27,7 @@ mod stack;
 pub use breaking::Signal;
 pub use cluster::{OwnCluster, Ready};
 pub use device::{Device, Held};
+pub use files::{files_below, multipart, multipart_type};
 pub use in_process::OwnStandalone;
 pub use patience::{PATIENCE, eventually, lasts, tell, within};
 pub use person::Person;

@@ -39,6 +39,13 @@ impl Problem {
         Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::new(Code::BadRequest, detail) }
     }
 
+    /// Of a file of so many bytes, a part that it does not have was asked for.
+    #[must_use]
+    pub fn range_not_satisfiable(size: u64) -> Self {
+        let detail = format!("Range: the file has {size} bytes");
+        Self { status: StatusCode::RANGE_NOT_SATISFIABLE, ..Self::new(Code::BadRequest, detail) }
+    }
+
     /// The public code.
     #[must_use]
     pub fn code(&self) -> Code {

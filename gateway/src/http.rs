@@ -5,6 +5,7 @@ mod around;
 mod auth;
 mod changes;
 mod devices;
+mod files;
 mod me;
 mod members;
 mod messages;
@@ -24,7 +25,7 @@ use axum::Router;
 
 pub use origin::origin_allowed;
 
-use crate::{error::Problem, frame::Code, limit::Limits, services::Services, token::Tokens};
+use crate::{error::Problem, files::Files, frame::Code, limit::Limits, services::Services, token::Tokens};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Edge {
     pub tokens: Tokens,
     /// How often is too often.
     pub limits: Limits,
+    /// The files that are kept.
+    pub files: Files,
     /// Browser origins that are allowed beside the server's own, exactly as browsers write them.
     pub allowed_origins: Arc<[String]>,
     /// Addresses of proxies whose `X-Forwarded-For` is believed.
@@ -51,6 +54,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(members::routes())
         .merge(messages::routes())
         .merge(changes::routes())
+        .merge(files::routes())
         .merge(presence::routes())
         .merge(devices::routes())
         .merge(why::routes())

@@ -62,6 +62,46 @@ impl<'a> From<&'a v1::User> for User<'a> {
     }
 }
 
+/// A `File`.
+#[derive(Debug, Serialize)]
+pub struct File<'a> {
+    id: Id<'a>,
+    name: &'a str,
+    media_type: &'a str,
+    size: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blurhash: Option<&'a str>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    at: i64,
+}
+
+impl<'a> From<&'a v1::File> for File<'a> {
+    fn from(file: &'a v1::File) -> Self {
+        Self {
+            id: Id(&file.id),
+            name: &file.name,
+            media_type: &file.media_type,
+            size: file.size,
+            width: file.width,
+            height: file.height,
+            blurhash: file.blurhash.as_deref(),
+            state: match file.state() {
+                v1::FileState::Ready => "ready",
+                v1::FileState::Rejected => "rejected",
+                v1::FileState::Pending | v1::FileState::Unspecified => "pending",
+            },
+            reason: file.reason.as_deref(),
+            at: file.at,
+        }
+    }
+}
+
 /// A `Room`. The reader's part is there when the service gave it.
 #[derive(Debug, Serialize)]
 pub struct Room<'a> {

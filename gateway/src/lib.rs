@@ -9,6 +9,7 @@ mod conn;
 mod directory;
 pub mod error;
 mod fanout;
+pub mod files;
 pub mod frame;
 pub mod http;
 mod hub;
@@ -44,6 +45,7 @@ use service_kit::{
 use tokio::net::TcpListener;
 
 use crate::{
+    files::Files,
     frame::{Close, Event},
     http::Edge,
     life::{Life, Shared},
@@ -73,6 +75,8 @@ pub struct Config {
     pub most_connections: usize,
     /// How long leaving may take.
     pub grace: Duration,
+    /// Where files are and which are taken.
+    pub files: files::Config,
 }
 
 impl Config {
@@ -91,6 +95,7 @@ impl Config {
             rate_limits: env::switch(get, "PARLANCE_RATE_LIMITS")?,
             most_connections: env::value(get, "PARLANCE_MAX_CONNECTIONS_PER_USER")?,
             grace: env::millis(get, "PARLANCE_SHUTDOWN_GRACE_MS")?,
+            files: files::Config::from_get(get)?,
         })
     }
 }
@@ -138,6 +143,7 @@ pub async fn start(
     let tokens = Tokens::new(services.accounts.clone());
     tokens.load().await;
     let limits = Limits::new(config.rate_limits);
+    let files = Files::start(config.files, &services, tasks)?;
     let shared = Arc::new(Shared {
         services: services.clone(),
         bus,
@@ -161,6 +167,7 @@ pub async fn start(
         services,
         tokens,
         limits,
+        files,
         allowed_origins: config.allowed_origins.into(),
         trusted_proxies: config.trusted_proxies.into(),
     };

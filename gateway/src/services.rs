@@ -5,6 +5,7 @@ use parlance_proto::{
         accounts_client::AccountsClient, messages_client::MessagesClient, rooms_client::RoomsClient,
         sync_client::SyncClient,
     },
+    files::files_client::FilesClient,
     notify::notify_client::NotifyClient,
     presence::{directory_client::DirectoryClient, presence_client::PresenceClient},
 };
@@ -19,6 +20,8 @@ pub struct Services {
     pub rooms: RoomsClient<Client>,
     /// Messages and cursors.
     pub messages: MessagesClient<Client>,
+    /// What is known of files.
+    pub files: FilesClient<Client>,
     /// What gateways need to serve and to repair.
     pub sync: SyncClient<Client>,
     /// Which gateway serves what.
@@ -43,6 +46,7 @@ impl Services {
             accounts: client!(AccountsClient, chat),
             rooms: client!(RoomsClient, chat),
             messages: client!(MessagesClient, chat),
+            files: client!(FilesClient, chat),
             sync: client!(SyncClient, chat),
             directory: client!(DirectoryClient, presence),
             presence: client!(PresenceClient, presence),

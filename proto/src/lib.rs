@@ -23,6 +23,11 @@ mod parlance {
             tonic::include_proto!("parlance.chat.v1");
         }
     }
+    pub mod files {
+        pub mod v1 {
+            tonic::include_proto!("parlance.files.v1");
+        }
+    }
     pub mod presence {
         pub mod v1 {
             tonic::include_proto!("parlance.presence.v1");
@@ -43,6 +48,7 @@ mod parlance {
 pub use parlance::chat::v1 as chat;
 pub use parlance::client::v1 as client;
 pub use parlance::event::v1 as event;
+pub use parlance::files::v1 as files;
 pub use parlance::notify::v1 as notify;
 pub use parlance::presence::v1 as presence;
 pub use parlance::v1;

@@ -81,6 +81,10 @@ id!(
     ClientId
 );
 id!(
+    /// An uploaded file.
+    FileId
+);
+id!(
     /// One life of a process: a restarted gateway is another boot.
     BootId
 );

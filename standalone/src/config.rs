@@ -78,6 +78,7 @@ impl<G: Get> Get for Defaults<'_, G> {
                 Some(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F")))
             }
             "PARLANCE_AMQP_URL" | "PARLANCE_REDIS_URL" => Some("memory:".to_owned()),
+            "PARLANCE_FILES_URL" => Some(format!("file:{}", self.data.join("files").display())),
             _ => None,
         })
     }

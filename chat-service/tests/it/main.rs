@@ -9,6 +9,7 @@ mod commit;
 mod costs;
 mod cursors;
 mod directory;
+mod files;
 mod hello;
 mod last_seen;
 mod outbox;
@@ -171,6 +172,7 @@ impl Replica {
             database_url,
             signing_key: Signer::generate_pem().unwrap(),
             access_ttl_s: 600,
+            files: chat_service::files::Limits { user_bytes: 1000, total_bytes: 2000, unattached_ms: 86_400_000 },
             hold_publish: setup.hold,
         };
         let presence = match setup.presence {

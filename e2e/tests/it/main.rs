@@ -95,6 +95,7 @@ mod chat;
 mod cursors;
 mod edits;
 mod faults;
+mod files;
 mod hello;
 mod history;
 mod history_joined;

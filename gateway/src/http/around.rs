@@ -26,6 +26,10 @@ use crate::{
 
 /// How long a call may take, its body's way here included.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long sending a file may take. What does not move is given up much sooner.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The calls whose body is a file.
+const UPLOADS: [(Method, &str); 1] = [(Method::POST, "/v1/files")];
 /// Bytes of an `X-Request-Id` that is taken over.
 const MAX_REQUEST_ID: usize = 128;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,6 +69,7 @@ async fn serve(State(edge): State<Edge>, request: Request, next: Next) -> Respon
 }
 
 async fn answer(edge: Edge, request: Request, next: Next) -> Response {
+    let limit = time_limit(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin::origin_allowed(&edge, request.headers());
     let mut response = if origin::is_preflight(request.method(), request.headers()) {
@@ -72,7 +77,7 @@ async fn answer(edge: Edge, request: Request, next: Next) -> Response {
     } else {
         // On the heap: calls to services make these futures large.
         let handler = Box::pin(next.run(request));
-        tokio::time::timeout(TIMEOUT, handler)
+        tokio::time::timeout(limit, handler)
             .await
             .unwrap_or_else(|_| Problem::new(Code::Timeout, "this took too long; send it again").into_response())
     };
@@ -86,6 +91,12 @@ async fn answer(edge: Edge, request: Request, next: Next) -> Response {
         tracing::debug!("a call was refused for its credentials");
     }
     response
+}
+
+fn time_limit(request: &Request) -> Duration {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let uploads = UPLOADS.iter().any(|(method, route)| request.method() == method && path == *route);
+    if uploads { UPLOAD_TIMEOUT } else { TIMEOUT }
 }
 
 /// The client's own id for this request when it is 1 to 128 visible ASCII characters, else a new one.

@@ -7,7 +7,6 @@ use axum::{
     routing::{any, delete, get, post, put},
 };
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, header};
 use parlance_proto::chat;
 use service_kit::{fault::Fault, id::RoomId};
 
@@ -30,7 +29,7 @@ const BANS: &str = "bans are not built yet";
 const INVITES: &str = "invites are not built yet";
 const REACTIONS: &str = "reactions are not built yet";
 const PINS: &str = "pins are not built yet";
-const FILES: &str = "files are not built yet";
+const FILES: &str = "thumbnails are not built yet";
 const NOTIFICATIONS: &str = "notifications are not built yet";
 
 /// Checks the form of a query and a body.
@@ -100,9 +99,6 @@ fn of_messages() -> Router<Edge> {
 fn of_files() -> Router<Edge> {
     let size: Form = |params, _| params.fields().opt_int("size", 1..=i64::MAX).map(drop);
     Router::new()
-        .route("/v1/files", post(upload))
-        .route("/v1/files/{file}", get(later(FILES, no_form)))
-        .route("/v1/files/{file}/info", get(later(FILES, no_form)))
         .route("/v1/files/{file}/thumbnail", get(later(FILES, size)))
         .route("/v1/uploads", any(resumable))
         .route("/v1/uploads/{upload}", any(resumable))
@@ -194,14 +190,6 @@ fn search(params: &Params, _: &Fields<'_>) -> Result<(), Fault> {
     fields.opt_int("to", 0..=i64::MAX)?;
     fields.opt_word("has", &[("file", ()), ("link", ())])?;
     params.page().map(drop)
-}
-
-async fn upload(State(edge): State<Edge>, caller: Caller, headers: HeaderMap) -> Answer {
-    let media = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if !media.to_ascii_lowercase().starts_with(b"multipart/form-data") {
-        return Err(Problem::new(Code::UnsupportedMedia, "the body must be multipart/form-data with one part `file`"));
-    }
-    of_account(&edge, caller, FILES).await
 }
 
 async fn resumable(State(edge): State<Edge>, caller: Caller) -> Answer {

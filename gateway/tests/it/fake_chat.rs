@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway::{http::Edge, limit::Limits, services::Services, token::Tokens};
+use gateway::{files::Files, http::Edge, limit::Limits, services::Services, token::Tokens};
 use service_kit::{
     auth::Signer,
     clock,
@@ -39,6 +39,7 @@ pub(crate) async fn edge(signer: &Signer, limits: bool) -> (Edge, Arc<Keys>, Not
         services,
         tokens,
         limits: Limits::new(limits),
+        files: Files::default(),
         allowed_origins: vec!["https://chat.example".to_owned()].into(),
         trusted_proxies: Vec::new().into(),
     };

@@ -64,6 +64,7 @@ impl Plan {
                 .with("PARLANCE_CHAT_URL", chat_urls.join(","))
                 .with("PARLANCE_PRESENCE_URL", presence.url())
                 .with("PARLANCE_NOTIFY_URL", notify.url())
+                .unless_set("PARLANCE_FILES_URL", &format!("file:{}", dir.join("files").display()))
                 .unless_set("PARLANCE_ALLOWED_ORIGINS", &local(balancer_port))
                 .unless_set("PARLANCE_TRUSTED_PROXIES", "127.0.0.1");
             members.push(gateway);

@@ -92,6 +92,12 @@ impl Stage {
             rate_limits: false,
             most_connections: 10,
             grace: Duration::from_secs(4),
+            files: gateway::files::Config {
+                url: None,
+                max_bytes: 1 << 20,
+                types: Vec::new(),
+                sweep: Duration::from_secs(60),
+            },
         };
         let readiness = Readiness::new();
         let gateway =

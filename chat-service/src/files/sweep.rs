@@ -1,0 +1,72 @@
+//! What is to be removed: uploads that never ended, files that nothing refers to, files whose last reference went.
+
+use service_kit::{
+    clock,
+    db::Tx,
+    id::{FileId, UserId},
+    on_tx,
+};
+
+use super::usage;
+use crate::{App, error::Result};
+
+/// How long whoever took a file has for removing its bytes, in milliseconds; then it is handed out again.
+const LEASE_MS: i64 = 60_000;
+/// Files that are handed out at once.
+const MOST: i64 = 256;
+
+/// Takes files whose time is over. Nobody can read them or refer to them from here on.
+pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
+    let (now, limit) = (clock::now_ms(), limit.clamp(1, MOST));
+    let mut tx = app.db.begin().await?;
+    let rows: Vec<(FileId,)> = match &mut tx {
+        Tx::Postgres(tx) => {
+            // What another transaction is referring to right now is looked at the next time.
+            sqlx::query_as(
+                "update files set state = 4, expires_at = $2 where id in
+                     (select id from files where expires_at <= $1 order by expires_at limit $3 for update skip locked)
+                 returning id",
+            )
+            .bind(now)
+            .bind(now + LEASE_MS)
+            .bind(limit)
+            .fetch_all(&mut **tx)
+            .await?
+        }
+        Tx::Sqlite(tx) => {
+            sqlx::query_as(
+                "update files set state = 4, expires_at = $2 where id in
+                     (select id from files where expires_at <= $1 order by expires_at limit $3)
+                 returning id",
+            )
+            .bind(now)
+            .bind(now + LEASE_MS)
+            .bind(limit)
+            .fetch_all(&mut **tx)
+            .await?
+        }
+    };
+    tx.commit().await?;
+    Ok(rows.into_iter().map(|(file,)| file).collect())
+}
+
+/// The bytes of these are gone: so is what was known of them.
+pub(crate) async fn removed(app: &App, files: &[FileId]) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let mut freed: Vec<(UserId, i64)> = Vec::new();
+    for file in files {
+        let row: Option<(UserId, i64)> = on_tx!(&mut tx, c => sqlx::query_as(
+            "delete from files where id = $1 and state = 4 returning owner, size",
+        )
+        .bind(file)
+        .fetch_optional(c)
+        .await)?;
+        freed.extend(row);
+    }
+    // In the order of the owners, so that two sweeps never wait for each other in a circle.
+    freed.sort_unstable_by_key(|(owner, _)| owner.0);
+    for (owner, bytes) in freed {
+        usage::give_back(&mut tx, owner, bytes).await?;
+    }
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,85 @@
+//! The calls about files.
+
+use std::sync::Arc;
+
+use parlance_proto::{chat, files as wire, files::files_server, v1};
+use service_kit::{fault::Fault, id::FileId};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    App,
+    accounts::detached,
+    actor::Actor,
+    files::{self, Begun, Found, New, sweep},
+};
+
+/// Answers `parlance.files.v1.Files`.
+pub(crate) struct Files(Arc<App>);
+
+impl Files {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self(app)
+    }
+}
+
+fn id(bytes: &[u8]) -> Result<FileId, Fault> {
+    FileId::from_wire(bytes, "file")
+}
+
+#[tonic::async_trait]
+impl files_server::Files for Files {
+    async fn begin(&self, request: Request<wire::BeginRequest>) -> Result<Response<wire::BeginReply>, Status> {
+        let call = request.into_inner();
+        let actor = Actor::standing(&self.0, call.actor).await?;
+        let new = New { name: call.name, most: call.most, idempotency_key: call.idempotency_key };
+        let reply = match files::begin(&self.0, actor, new).await? {
+            Begun::Fresh(file) => wire::BeginReply { file: file.to_wire(), made: None },
+            Begun::Made(row) => wire::BeginReply { file: row.id.to_wire(), made: Some(row.into_wire()) },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn finish(&self, request: Request<wire::FinishRequest>) -> Result<Response<v1::File>, Status> {
+        let call = request.into_inner();
+        // The session may have ended while the bytes came; what they are is still written down.
+        let (actor, file) = (Actor::from_wire(call.actor)?, id(&call.file)?);
+        let found = Found {
+            media_type: call.media_type,
+            size: call.size,
+            width: call.width,
+            height: call.height,
+            blurhash: call.blurhash,
+            thumbnails: i16::try_from(call.thumbnails).map_err(|_| Fault::bad_request("thumbnails: is too large"))?,
+            rejected: call.rejected,
+        };
+        let app = Arc::clone(&self.0);
+        let row = detached(&self.0, async move { files::finish(&app, actor, file, found).await }).await?;
+        Ok(Response::new(row.into_wire()))
+    }
+
+    async fn abort(&self, request: Request<wire::FileRequest>) -> Result<Response<chat::Empty>, Status> {
+        let call = request.into_inner();
+        let (actor, file) = (Actor::from_wire(call.actor)?, id(&call.file)?);
+        files::abort(&self.0, actor, file).await?;
+        Ok(Response::new(chat::Empty {}))
+    }
+
+    async fn get(&self, request: Request<wire::FileRequest>) -> Result<Response<wire::Readable>, Status> {
+        let call = request.into_inner();
+        let actor = Actor::standing(&self.0, call.actor).await?;
+        let row = files::get(&self.0, actor, id(&call.file)?).await?;
+        let thumbnails = row.thumbnails.into();
+        Ok(Response::new(wire::Readable { file: Some(row.into_wire()), thumbnails }))
+    }
+
+    async fn take_dead(&self, request: Request<wire::TakeDeadRequest>) -> Result<Response<wire::DeadList>, Status> {
+        let files = sweep::take(&self.0, request.into_inner().limit).await?;
+        Ok(Response::new(wire::DeadList { files: files.into_iter().map(FileId::to_wire).collect() }))
+    }
+
+    async fn removed(&self, request: Request<wire::DeadList>) -> Result<Response<chat::Empty>, Status> {
+        let files = request.into_inner().files.iter().map(|file| id(file)).collect::<Result<Vec<_>, _>>()?;
+        sweep::removed(&self.0, &files).await?;
+        Ok(Response::new(chat::Empty {}))
+    }
+}

@@ -1,0 +1,208 @@
+//! Files: sent, read in whole and in part, never shown as something that runs, and gone without a trace when they fail.
+
+use e2e::{OwnStandalone, Person, eventually, files_below, multipart, multipart_type, tell};
+use reqwest::Method;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A standalone that sweeps all the time.
+fn swept(settings: &[(&str, &str)]) -> OwnStandalone {
+    OwnStandalone::start(&[&[("PARLANCE_TEST_FILES_SWEEP_MS", "50")], settings].concat())
+}
+
+fn some_bytes(count: usize) -> Vec<u8> {
+    (0..count).map(|place| u8::try_from(place * 31 % 251).expect("small")).collect()
+}
+
+async fn nothing_is_left(own: &OwnStandalone) {
+    let folder = own.data().join("files");
+    eventually("an empty store", async || (files_below(&folder) == 0).then_some(())).await;
+}
+
+fn code(answer: &(u16, Value)) -> (u16, &str) {
+    (answer.0, answer.1["code"].as_str().unwrap_or_default())
+}
+
+#[test]
+fn a_file_comes_back_as_it_was_to_its_owner_only() {
+    let own = OwnStandalone::start(&[]);
+    tell(Box::pin(async {
+        let (alice, eve) = (own.stack().user("alice").await, own.stack().user("eve").await);
+        let bytes = some_bytes(700_001);
+        let id = alice.uploads("../../etc/Grüße.bin", &bytes).await;
+
+        let info: Value = alice.reads(0, id, "/info", &[]).await.json().await.expect("JSON");
+        assert_eq!(info["name"], "Grüße.bin");
+        assert_eq!(info["media_type"], "application/octet-stream", "the content decides, not the header");
+        assert_eq!(info["size"], 700_001);
+
+        let whole = alice.reads(0, id, "", &[]).await;
+        let headers = whole.headers().clone();
+        assert_eq!(whole.bytes().await.expect("a body"), bytes);
+        assert_eq!(headers["content-length"], "700001");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["content-security-policy"], "sandbox; default-src 'none'");
+        assert_eq!(headers["cache-control"], "private, no-cache");
+        assert_eq!(
+            headers["content-disposition"],
+            "attachment; filename=\"Gr__e.bin\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe.bin"
+        );
+        let etag = headers["etag"].to_str().expect("text");
+        let held = alice.reads(0, id, "", &[("if-none-match", etag)]).await;
+        assert_eq!((held.status().as_u16(), held.bytes().await.expect("a body").len()), (304, 0));
+
+        let head = alice.asks(0, Method::HEAD, &format!("/v1/files/{id}")).send().await.expect("an answer");
+        assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (200, &headers["content-length"]));
+
+        let part = alice.reads(0, id, "", &[("range", "bytes=699990-")]).await;
+        assert_eq!(
+            (part.status().as_u16(), &part.headers()["content-range"].to_str().expect("text")),
+            (206, &"bytes 699990-700000/700001")
+        );
+        assert_eq!(part.bytes().await.expect("a body"), &bytes[699_990..]);
+        assert_eq!(alice.reads(0, id, "", &[("range", "bytes=700001-")]).await.status(), 416);
+
+        for suffix in ["", "/info"] {
+            assert_eq!(eve.reads(0, id, suffix, &[]).await.status(), 404);
+        }
+        let url = format!("{}/v1/files/{id}", own.stack().gateway(0));
+        assert_eq!(reqwest::get(url).await.expect("an answer").status(), 401);
+    }));
+}
+
+#[test]
+fn what_could_run_is_only_offered_for_saving() {
+    let own = OwnStandalone::start(&[]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        for (name, bytes) in [
+            ("cat.png", "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
+            ("cat.jpg", "<!doctype html><script>alert(1)</script>"),
+        ] {
+            let id = alice.uploads(name, bytes.as_bytes()).await;
+            let answer = alice.reads(0, id, "", &[]).await;
+            assert_eq!(answer.headers()["content-type"], "application/octet-stream", "{name}");
+            assert!(answer.headers()["content-disposition"].to_str().expect("text").starts_with("attachment;"));
+        }
+        let id = alice.uploads("notes.html", b"just words").await;
+        let answer = alice.reads(0, id, "", &[]).await;
+        assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+        assert!(answer.headers()["content-disposition"].to_str().expect("text").starts_with("inline;"));
+    }));
+}
+
+#[test]
+fn a_form_that_is_wrong_is_named_and_leaves_nothing() {
+    let own = swept(&[("PARLANCE_FILES_MAX_BYTES", "1000"), ("PARLANCE_FILES_TYPES", "text/*, image/png")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let post = async |parts: &[(&str, &str, &[u8])]| alice.posts_files(0, multipart(parts)).await;
+        assert_eq!(code(&post(&[("file", "a", b"")]).await), (400, "bad_request"));
+        assert_eq!(code(&post(&[("data", "a", b"x")]).await), (400, "bad_request"));
+        assert_eq!(code(&post(&[("file", "a", b"x"), ("file", "b", b"y")]).await), (400, "bad_request"));
+        assert_eq!(code(&post(&[]).await), (400, "bad_request"));
+        assert_eq!(code(&post(&[("file", "a", &some_bytes(100_000))]).await), (413, "too_large"));
+        assert_eq!(code(&post(&[("file", "a", &[b'a'; 1001])]).await), (413, "too_large"), "one byte too many");
+        assert_eq!(code(&post(&[("file", "a", b"%PDF-1.7")]).await), (415, "unsupported_media"));
+        let plain = alice.asks(0, Method::POST, "/v1/files").body("x").send().await.expect("an answer");
+        assert_eq!(plain.status(), 415);
+        alice.uploads("a", &[b'a'; 1000]).await;
+    }));
+}
+
+/// Writes `head` and `body` to the gateway as they are; what comes back until it closes or `patience` ends.
+async fn says(own: &OwnStandalone, alice: &Person, length: &str, body: &[u8], hang_up: bool) -> String {
+    let address = own.stack().gateway(0).trim_start_matches("http://").to_owned();
+    let mut socket = TcpStream::connect(&address).await.expect("a connection");
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: {}\r\n{length}\r\n\
+         Connection: close\r\n\r\n",
+        alice.token(),
+        multipart_type()
+    );
+    socket.write_all(head.as_bytes()).await.expect("written");
+    socket.write_all(body).await.expect("written");
+    if hang_up {
+        return String::new();
+    }
+    let mut answer = String::new();
+    socket.shutdown().await.expect("half closed");
+    // A server may hang up on what is cut off instead of answering.
+    let _ = socket.read_to_string(&mut answer).await;
+    answer
+}
+
+#[test]
+fn an_upload_that_stops_half_way_leaves_nothing() {
+    let own = swept(&[("PARLANCE_FILES_MAX_BYTES", "1000000"), ("PARLANCE_FILES_USER_QUOTA_BYTES", "1000000")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let whole = multipart(&[("file", "a", &some_bytes(600_000))]);
+        let half = &whole[..400_000];
+
+        // The client says more than it sends, and goes away.
+        says(&own, &alice, &format!("Content-Length: {}", whole.len()), half, true).await;
+        nothing_is_left(&own).await;
+        let answer = says(&own, &alice, &format!("Content-Length: {}", whole.len()), half, false).await;
+        assert!(!answer.starts_with("HTTP/1.1 201"), "{answer}");
+        nothing_is_left(&own).await;
+
+        // It says less: what is there is cut off in the middle of the part.
+        let answer = says(&own, &alice, "Content-Length: 300000", half, false).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        nothing_is_left(&own).await;
+
+        // Chunks that end without an end.
+        let chunk = [b"40000\r\n", &whole[..0x40000], b"\r\n"].concat();
+        says(&own, &alice, "Transfer-Encoding: chunked", &chunk, true).await;
+        nothing_is_left(&own).await;
+
+        // None of it counts any more.
+        alice.uploads("a", &some_bytes(900_000)).await;
+    }));
+}
+
+#[test]
+fn a_quota_holds_for_each_user() {
+    let own = swept(&[("PARLANCE_FILES_USER_QUOTA_BYTES", "100000")]);
+    tell(Box::pin(async {
+        let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
+        alice.uploads("a", &some_bytes(60_000)).await;
+        let second = multipart(&[("file", "b", &some_bytes(60_000))]);
+        assert_eq!(code(&alice.posts_files(0, second.clone()).await), (422, "unprocessable"));
+        assert_eq!(bob.posts_files(0, second).await.0, 201, "another's room is another's");
+        alice.uploads("c", &some_bytes(30_000)).await;
+    }));
+}
+
+#[test]
+fn what_nothing_refers_to_goes_after_its_time() {
+    let own = swept(&[("PARLANCE_FILES_UNATTACHED_S", "1"), ("PARLANCE_FILES_USER_QUOTA_BYTES", "100000")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let id = alice.uploads("a", &some_bytes(80_000)).await;
+        nothing_is_left(&own).await;
+        assert_eq!(alice.reads(0, id, "", &[]).await.status(), 404);
+        assert_eq!(alice.reads(0, id, "/info", &[]).await.status(), 404);
+        alice.uploads("b", &some_bytes(80_000)).await;
+    }));
+}
+
+#[test]
+fn the_same_key_makes_the_same_file() {
+    let own = swept(&[]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let post = async |bytes: &[u8]| {
+            let request = alice.asks(0, Method::POST, "/v1/files").header("content-type", multipart_type());
+            let request = request.header("idempotency-key", "k").body(multipart(&[("file", "a", bytes)]));
+            request.send().await.expect("an answer").json::<Value>().await.expect("JSON")
+        };
+        let first = post(b"one").await;
+        assert_eq!(post(b"two").await, first);
+        assert_eq!(files_below(&own.data().join("files")), 1);
+    }));
+}

@@ -1,0 +1,103 @@
+//! Files: their bytes stream between clients and the object store. What is known of them, and who may read them, is
+//! chat-service's; here are the store, what a content turns out to be, and the sweep that removes what nobody needs.
+
+mod kind;
+mod store;
+mod sweep;
+mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use service_kit::{
+    env::{self, Get, Invalid},
+    tasks::Tasks,
+};
+
+pub(crate) use self::{
+    kind::is_inline,
+    store::{Part, Store},
+    upload::{Origin, clean_name, upload},
+};
+use crate::{error::Problem, frame::Code, services::Services};
+
+/// How often what is to be removed is asked for, when nothing else is said.
+const SWEEP: u64 = 30_000;
+
+/// What the gateway is told about files.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `file:<folder>`, or the URL of an object store. Without one there are no files.
+    pub url: Option<String>,
+    /// Bytes of the largest file.
+    pub max_bytes: u64,
+    /// Media types that are taken: `image/png`, `image/*`, `*/*`.
+    pub types: Vec<String>,
+    /// How often what is to be removed is asked for.
+    pub sweep: Duration,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// When a setting cannot be read.
+    pub fn from_get(get: &impl Get) -> Result<Self, Invalid> {
+        let sweep_ms: Option<u64> = env::optional(get, "PARLANCE_TEST_FILES_SWEEP_MS")?;
+        Ok(Self {
+            url: env::optional(get, "PARLANCE_FILES_URL")?,
+            max_bytes: env::value(get, "PARLANCE_FILES_MAX_BYTES")?,
+            types: env::list(get, "PARLANCE_FILES_TYPES")?,
+            sweep: Duration::from_millis(sweep_ms.unwrap_or(SWEEP)),
+        })
+    }
+}
+
+/// Files of a gateway. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Files(Option<Arc<Keeper>>);
+
+/// A gateway that has a store.
+pub(crate) struct Keeper {
+    pub(crate) store: Store,
+    pub(crate) max_bytes: u64,
+    types: Vec<String>,
+    /// Uploads go on here when the client is gone, to clean up after themselves.
+    pub(crate) tasks: Tasks,
+}
+
+impl Files {
+    /// Opens the store, and begins to sweep it.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub fn start(config: Config, services: &Services, tasks: &Tasks) -> anyhow::Result<Self> {
+        let Some(url) = &config.url else { return Ok(Self::default()) };
+        let store = Store::connect(url)?;
+        tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
+        let (max_bytes, types) = (config.max_bytes, config.types);
+        Ok(Self(Some(Arc::new(Keeper { store, max_bytes, types, tasks: tasks.clone() }))))
+    }
+
+    /// What keeps the files.
+    ///
+    /// # Errors
+    /// `unprocessable` when this gateway was given no store.
+    pub(crate) fn keeper(&self) -> Result<Arc<Keeper>, Problem> {
+        let none = || Problem::new(Code::Unprocessable, "this server keeps no files: PARLANCE_FILES_URL is not set");
+        self.0.clone().ok_or_else(none)
+    }
+}
+
+impl Keeper {
+    /// Refuses what the operator does not want to have.
+    fn check_type(&self, media_type: &str) -> Result<(), Problem> {
+        let family = media_type.split('/').next().unwrap_or_default();
+        let wanted = |allowed: &String| {
+            allowed == "*/*" || allowed == media_type || allowed.strip_suffix("/*").is_some_and(|other| other == family)
+        };
+        if self.types.iter().any(wanted) {
+            return Ok(());
+        }
+        Err(Problem::new(Code::UnsupportedMedia, format!("file: {media_type} is not taken here")))
+    }
+}

@@ -1,0 +1,175 @@
+//! One upload: noted, streamed into the store, looked at, made ready. What fails on the way takes back what it has done;
+//! what crashes on the way is found by the sweep.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use parlance_proto::{chat, files as wire, v1};
+use service_kit::id::FileId;
+
+use super::{Keeper, Part, kind};
+use crate::{error::Problem, frame::Code, services::Services};
+
+/// How long a client may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+/// Longest name, in characters; a longer one loses its beginning.
+const MAX_NAME: usize = 255;
+
+/// Whose upload it is and what they say of it.
+pub(crate) struct Origin {
+    pub(crate) actor: chat::Actor,
+    /// See [`clean_name`].
+    pub(crate) name: String,
+    /// Bytes that will come at most.
+    pub(crate) most: u64,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// Takes a file from `body`.
+///
+/// # Errors
+/// What the client is told; nothing is kept then.
+pub(crate) async fn upload(
+    keeper: Arc<Keeper>,
+    services: Services,
+    origin: Origin,
+    body: impl Stream<Item = Result<Bytes, Problem>> + Unpin + Send,
+) -> Result<v1::File, Problem> {
+    let mut body = Body { stream: body, read: 0, most: origin.most };
+    let (head, whole) = body.head().await?;
+    let media_type = kind::of_head(&head, whole);
+    let Origin { actor, name, most, idempotency_key } = origin;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let begin = wire::BeginRequest { actor: Some(actor.clone()), name, most, idempotency_key };
+    keeper.check_type(media_type)?;
+    let begun = services.files.clone().begin(begin).await?.into_inner();
+    if let Some(made) = begun.made {
+        return Ok(made);
+    }
+    let file = FileId::from_wire(&begun.file, "file")?;
+    let stored = async {
+        let size = body.store(&keeper, file, head).await?;
+        let finish = wire::FinishRequest {
+            actor: Some(actor.clone()),
+            file: begun.file.clone(),
+            media_type: media_type.to_owned(),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+            ..wire::FinishRequest::default()
+        };
+        Ok(services.files.clone().finish(finish).await?.into_inner())
+    };
+    let stored: Result<_, Problem> = stored.await;
+    if stored.is_err() {
+        give_up(&keeper, &services, actor, file).await;
+    }
+    stored
+}
+
+/// Forgets an upload that failed. When not even that succeeds, its time runs out and the sweep takes it.
+async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file: FileId) {
+    let id = file.to_wire();
+    let mut files = services.files.clone();
+    let given_up = async {
+        files.abort(wire::FileRequest { actor: Some(actor), file: id.clone() }).await?;
+        keeper.store.remove(file).await?;
+        files.removed(wire::DeadList { files: vec![id.clone()] }).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = given_up.await {
+        tracing::warn!(file.id = %file, error = format!("{error:#}"), "an upload that failed is left to the sweep");
+    }
+}
+
+/// The bytes as they come.
+struct Body<S> {
+    stream: S,
+    read: u64,
+    most: u64,
+}
+
+impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let next = tokio::time::timeout(STALL, self.stream.next()).await;
+        let next = next.map_err(|_| Problem::new(Code::Timeout, "file: nothing came for too long; send it again"))?;
+        let Some(bytes) = next.transpose()? else { return Ok(None) };
+        self.read += bytes.len() as u64;
+        if self.read > self.most {
+            return Err(Problem::new(Code::TooLarge, format!("file: is larger than {} bytes", self.most)));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// The first bytes, enough to tell what it is, and whether that is all of it.
+    async fn head(&mut self) -> Result<(Bytes, bool), Problem> {
+        let mut head = BytesMut::new();
+        while head.len() < kind::HEAD {
+            match self.next().await? {
+                Some(bytes) => head.extend_from_slice(&bytes),
+                None if head.is_empty() => return Err(Problem::new(Code::BadRequest, "file: is empty")),
+                None => return Ok((head.freeze(), true)),
+            }
+        }
+        Ok((head.freeze(), false))
+    }
+
+    /// Stores `head` and the rest. Tells how many bytes there were.
+    async fn store(&mut self, keeper: &Keeper, file: FileId, head: Bytes) -> Result<u64, Problem> {
+        let mut writer = keeper.store.write(file, Part::Original).await?;
+        let mut next = Ok(Some(head));
+        loop {
+            match next {
+                Ok(Some(bytes)) => match writer.push(bytes).await {
+                    Ok(()) => next = self.next().await,
+                    Err(problem) => next = Err(problem),
+                },
+                Ok(None) => {
+                    writer.finish().await?;
+                    return Ok(self.read);
+                }
+                Err(problem) => {
+                    writer.abort().await;
+                    return Err(problem);
+                }
+            }
+        }
+    }
+}
+
+/// A name that is only a name: the last part of a path, without what no file system or header takes.
+pub(crate) fn clean_name(given: Option<&str>) -> String {
+    let last = given.unwrap_or_default().rsplit(['/', '\\']).next().unwrap_or_default();
+    let kept: Vec<char> = last.chars().filter(|character| !is_odd(*character)).collect();
+    let kept: String = kept[kept.len().saturating_sub(MAX_NAME)..].iter().collect();
+    let kept = kept.trim();
+    if kept.trim_matches('.').is_empty() { "file".to_owned() } else { kept.to_owned() }
+}
+
+/// Controls, and the marks that make a text read in another direction than it is written: "exe.gpj" is no picture.
+fn is_odd(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_a_path() {
+        for (given, clean) in [
+            (Some("cat.jpg"), "cat.jpg"),
+            (Some("../../etc/passwd"), "passwd"),
+            (Some("..\\..\\boot.ini"), "boot.ini"),
+            (Some("/"), "file"),
+            (Some(".."), "file"),
+            (Some(" \u{0}\r\n"), "file"),
+            (Some("a\u{202e}gpj.exe"), "agpj.exe"),
+            (Some("Grüße \"x\".txt"), "Grüße \"x\".txt"),
+            (None, "file"),
+        ] {
+            assert_eq!(clean_name(given), clean, "{given:?}");
+        }
+        assert_eq!(clean_name(Some(&format!("{}.png", "x".repeat(300)))).chars().count(), 255);
+    }
+}
