@@ -11,7 +11,7 @@ create table files (
     width bigint,
     height bigint,
     blurhash text,
-    -- Thumbnails there are, as a sum: 1 for 160 px, 2 for 320 px, 4 for 1280 px.
+    -- 0 no thumbnails, 1 as JPEG, 2 as PNG.
     thumbnails smallint not null,
     -- 1 pending, 2 ready, 3 rejected, 4 to be removed.
     state smallint not null,

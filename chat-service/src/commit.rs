@@ -15,7 +15,7 @@ pub(crate) use worker::stopped;
 
 use service_kit::{
     fault::Fault,
-    id::{ClientId, MessageId, RoomId, UserId},
+    id::{ClientId, FileId, MessageId, RoomId, UserId},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +29,8 @@ pub(crate) struct Item {
     pub(crate) reply_to: Option<i64>,
     /// A JSON object.
     pub(crate) meta: Option<String>,
+    /// Files that go with it, each once.
+    pub(crate) attachments: Vec<FileId>,
     /// Fields that are not built yet were given.
     pub(crate) unbuilt: bool,
     /// The trace that it belongs to; empty without one.
@@ -39,7 +41,10 @@ pub(crate) struct Item {
 impl Item {
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.text.len() + self.meta.as_ref().map_or(0, String::len)
+        size_of::<Self>()
+            + self.text.len()
+            + self.meta.as_ref().map_or(0, String::len)
+            + self.attachments.len() * size_of::<FileId>()
     }
 }
 

@@ -3,6 +3,7 @@
 //! An upload is noted before its first byte is stored and made ready after its last, so a crash in between leaves a row
 //! that says what to remove. `sweep` hands out what is to be removed.
 
+pub(crate) mod attach;
 pub(crate) mod sweep;
 mod usage;
 
@@ -64,6 +65,8 @@ macro_rules! file_columns {
     };
 }
 
+pub(super) use file_columns;
+
 /// A row of `files`.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(crate) struct FileRow {
@@ -74,7 +77,7 @@ pub(crate) struct FileRow {
     pub(crate) width: Option<i64>,
     pub(crate) height: Option<i64>,
     pub(crate) blurhash: Option<String>,
-    /// 1 for 160 px, 2 for 320 px, 4 for 1280 px, summed.
+    /// As `wire::Thumbnails`.
     pub(crate) thumbnails: i16,
     pub(crate) state: i16,
     pub(crate) reason: Option<String>,
@@ -262,13 +265,14 @@ pub(crate) async fn abort(app: &App, actor: Actor, file: FileId) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// A file that the actor may read: an own one in any state, or a ready one that is shown to the actor somewhere.
+/// A file that the actor may read: an own one in any state, or a ready one that a message shows to the actor.
 ///
 /// # Errors
 /// `not_found` for every other one.
 pub(crate) async fn get(app: &App, actor: Actor, file: FileId) -> Result<FileRow> {
     let row: Option<FileRow> = on_db!(&app.db, pool => sqlx::query_as(concat!(
-        "select ", file_columns!(), " from files where files.id = $1 and files.owner = $2 and files.state <> 4"
+        "select ", file_columns!(), " from files where files.id = $1 and files.state <> 4 and (files.owner = $2 or ",
+        attach::is_shown_to!("$2"), ")"
     ))
     .bind(file)
     .bind(actor.user)

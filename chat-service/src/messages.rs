@@ -17,6 +17,7 @@ use crate::{
     App,
     actor::Actor,
     error::Result,
+    files::{self, attach::attached},
     outbox::Announcement,
     rooms::{self, MemberRow, Role},
 };
@@ -30,7 +31,7 @@ pub(crate) const KIND_SYSTEM: i16 = 2;
 /// The columns of [`MessageRow`].
 macro_rules! message_columns {
     () => {
-        "room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, edited_at, deleted_at"
+        "room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, edited_at, deleted_at, attachments"
     };
 }
 pub(crate) use message_columns;
@@ -51,6 +52,8 @@ pub(crate) struct MessageRow {
     pub(crate) at: i64,
     pub(crate) edited_at: Option<i64>,
     pub(crate) deleted_at: Option<i64>,
+    /// An encoded `Attached`; absent without files.
+    pub(crate) attachments: Option<Vec<u8>>,
 }
 
 impl MessageRow {
@@ -71,13 +74,14 @@ impl MessageRow {
             at: self.at,
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
+            attachments: self.attachments.as_deref().map(attached).unwrap_or_default(),
         }
     }
 }
 
-/// Checks a text that is to be shown.
-pub(crate) fn check_text(text: &str) -> Result<(), Fault> {
-    if text.is_empty() || text.chars().count() > MAX_TEXT {
+/// Checks a text that is to be shown. One that goes with files may be empty.
+pub(crate) fn check_text(text: &str, with_files: bool) -> Result<(), Fault> {
+    if (text.is_empty() && !with_files) || text.chars().count() > MAX_TEXT {
         return Err(Fault::bad_request(format!("text: must have 1 to {MAX_TEXT} characters")));
     }
     if text.contains('\0') {
@@ -89,8 +93,8 @@ pub(crate) fn check_text(text: &str) -> Result<(), Fault> {
 /// Inserts one message. The group commit inserts many in one statement of its own.
 pub(crate) async fn insert(tx: &mut Tx, message: &MessageRow) -> sqlx::Result<()> {
     on_tx!(tx, c => sqlx::query(
-        "insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(message.room_id)
     .bind(message.seq)
@@ -103,6 +107,7 @@ pub(crate) async fn insert(tx: &mut Tx, message: &MessageRow) -> sqlx::Result<()
     .bind(message.reply_to)
     .bind(&message.meta)
     .bind(message.at)
+    .bind(&message.attachments)
     .execute(c)
     .await
     .map(|_| ()))
@@ -143,7 +148,8 @@ pub(crate) async fn stored(app: &Arc<App>, room: RoomId, seq: i64) -> Result<Mes
 
 /// Gives a message another text. Only its sender may; the same text takes no rev.
 pub(crate) async fn edit(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64, text: String) -> Result<MessageRow> {
-    check_text(&text)?;
+    // Whether it may be empty is known when the message is read.
+    check_text(&text, true)?;
     let mut tx = app.db.begin().await?;
     let mut row = rooms::lock(&mut tx, room).await?;
     let member = rooms::present(&mut tx, room, actor.user).await?;
@@ -154,6 +160,7 @@ pub(crate) async fn edit(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64, t
     if message.deleted_at.is_some() {
         return Err(Fault::new(Kind::Gone, "the message was deleted").into());
     }
+    check_text(&text, message.attachments.is_some())?;
     row.refuse_archived()?;
     if message.text == text {
         return Ok(message);
@@ -181,6 +188,9 @@ pub(crate) async fn delete(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64)
     row.refuse_archived()?;
     message.text = String::new();
     message.meta = None;
+    if message.attachments.take().is_some() {
+        files::attach::release(&mut tx, room, seq).await?;
+    }
     message.deleted_at = Some(clock::now_ms());
     message.rev = row.next_rev();
     update(app, tx, &row, &message).await?;
@@ -190,7 +200,7 @@ pub(crate) async fn delete(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64)
 /// Writes a changed message and its room, commits, and tells everybody.
 async fn update(app: &App, mut tx: Tx, room: &rooms::RoomRow, message: &MessageRow) -> Result<()> {
     on_tx!(&mut tx, c => sqlx::query(
-        "update messages set rev = $3, text = $4, meta = $5, edited_at = $6, deleted_at = $7
+        "update messages set rev = $3, text = $4, meta = $5, edited_at = $6, deleted_at = $7, attachments = $8
          where room_id = $1 and seq = $2",
     )
     .bind(message.room_id)
@@ -200,6 +210,7 @@ async fn update(app: &App, mut tx: Tx, room: &rooms::RoomRow, message: &MessageR
     .bind(&message.meta)
     .bind(message.edited_at)
     .bind(message.deleted_at)
+    .bind(&message.attachments)
     .execute(c)
     .await
     .map(|_| ()))?;

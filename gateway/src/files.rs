@@ -2,6 +2,7 @@
 //! chat-service's; here are the store, what a content turns out to be, and the sweep that removes what nobody needs.
 
 mod kind;
+mod picture;
 mod store;
 mod sweep;
 mod upload;
@@ -12,9 +13,11 @@ use service_kit::{
     env::{self, Get, Invalid},
     tasks::Tasks,
 };
+use tokio::sync::Semaphore;
 
 pub(crate) use self::{
     kind::is_inline,
+    picture::SIDES,
     store::{Part, Store},
     upload::{Origin, clean_name, upload},
 };
@@ -30,6 +33,8 @@ pub struct Config {
     pub url: Option<String>,
     /// Bytes of the largest file.
     pub max_bytes: u64,
+    /// Pixels of the largest picture.
+    pub max_pixels: u64,
     /// Media types that are taken: `image/png`, `image/*`, `*/*`.
     pub types: Vec<String>,
     /// How often what is to be removed is asked for.
@@ -46,6 +51,7 @@ impl Config {
         Ok(Self {
             url: env::optional(get, "PARLANCE_FILES_URL")?,
             max_bytes: env::value(get, "PARLANCE_FILES_MAX_BYTES")?,
+            max_pixels: env::value(get, "PARLANCE_FILES_MAX_PIXELS")?,
             types: env::list(get, "PARLANCE_FILES_TYPES")?,
             sweep: Duration::from_millis(sweep_ms.unwrap_or(SWEEP)),
         })
@@ -60,6 +66,9 @@ pub struct Files(Option<Arc<Keeper>>);
 pub(crate) struct Keeper {
     pub(crate) store: Store,
     pub(crate) max_bytes: u64,
+    max_pixels: u64,
+    /// Pictures that are decoded: one at a time, as each takes a lot of memory.
+    decoding: Semaphore,
     types: Vec<String>,
     /// Uploads go on here when the client is gone, to clean up after themselves.
     pub(crate) tasks: Tasks,
@@ -74,8 +83,10 @@ impl Files {
         let Some(url) = &config.url else { return Ok(Self::default()) };
         let store = Store::connect(url)?;
         tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
-        let (max_bytes, types) = (config.max_bytes, config.types);
-        Ok(Self(Some(Arc::new(Keeper { store, max_bytes, types, tasks: tasks.clone() }))))
+        let Config { max_bytes, max_pixels, types, .. } = config;
+        let decoding = Semaphore::new(1);
+        let keeper = Keeper { store, max_bytes, max_pixels, decoding, types, tasks: tasks.clone() };
+        Ok(Self(Some(Arc::new(keeper))))
     }
 
     /// What keeps the files.

@@ -27,7 +27,7 @@ pub(crate) use parse::{
 
 use service_kit::{
     fault::Fault,
-    id::{ClientId, RoomId, UserId},
+    id::{ClientId, FileId, RoomId, UserId},
 };
 
 /// Largest frame of a client in bytes, and largest JSON body of a REST call; above it close 1009 or `too_large`.
@@ -161,7 +161,9 @@ pub struct Send {
     pub reply_to: Option<i64>,
     /// A JSON object as text, at most 4 KiB.
     pub meta: Option<String>,
-    /// Mentions, a thread or attachments were given: they are in good form, but not built yet.
+    /// Files that go with it, at most 10.
+    pub attachments: Vec<FileId>,
+    /// Mentions or a thread were given: they are in good form, but not built yet.
     pub unbuilt: bool,
 }
 

@@ -269,7 +269,7 @@ pub struct Message<'a> {
     mentions: [(); 0],
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<i64>,
-    attachments: [(); 0],
+    attachments: Vec<File<'a>>,
     reactions: [(); 0],
     pinned: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -297,7 +297,7 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
             text: &message.text,
             mentions: [],
             reply_to: message.reply_to,
-            attachments: [],
+            attachments: message.attachments.iter().map(File::from).collect(),
             reactions: [],
             pinned: false,
             // What is stored was checked when it came; what does not read as JSON is left out rather than sent.

@@ -99,6 +99,7 @@ pub(crate) fn message(message: &v1::Message) -> v1::Message {
         at: message.at,
         edited_at: message.edited_at,
         deleted_at: message.deleted_at,
+        attachments: message.attachments.clone(),
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use parlance_proto::chat::{SendAnswer, SendItem, Sends, Sent, messages_client::MessagesClient, send_answer};
 use service_kit::{
     fault::{Fault, Kind},
-    id::{ClientId, RoomId},
+    id::{ClientId, FileId, RoomId},
     rpc::{Client, MAX_MESSAGE},
     tasks::Tasks,
     telemetry,
@@ -120,6 +120,7 @@ impl Uplink {
             reply_to: send.reply_to,
             meta: send.meta,
             unbuilt: send.unbuilt,
+            attachments: send.attachments.into_iter().map(FileId::to_wire).collect(),
             traceparent: telemetry::current_traceparent().unwrap_or_default(),
         };
         let alive = state.alive.clone();

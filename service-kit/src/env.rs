@@ -78,6 +78,7 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
     known("PARLANCE_FILES_URL", "", "object store for files; standalone: a folder in its data folder"),
     known("PARLANCE_FILES_MAX_BYTES", "104857600", "bytes of the largest file"),
+    known("PARLANCE_FILES_MAX_PIXELS", "40000000", "pixels of the largest picture"),
     known("PARLANCE_FILES_TYPES", "*/*", "media types that may be uploaded, separated by commas: image/*, text/plain"),
     known("PARLANCE_FILES_USER_QUOTA_BYTES", "10737418240", "bytes that the files of one user may take"),
     known("PARLANCE_FILES_TOTAL_QUOTA_BYTES", "0", "bytes that all files may take; 0: no limit"),

@@ -7,14 +7,18 @@ use std::{
 
 use service_kit::{
     fault::Fault,
-    id::{ClientId, MessageId, RoomId, UserId},
+    id::{ClientId, FileId, MessageId, RoomId, UserId},
 };
 
 use super::{Accepted, Item};
 use crate::{
+    files::attach::{self, Known},
     messages::{self, KIND_TEXT, MessageRow},
     rooms::Role,
 };
+
+/// Most files of one message.
+const MAX_ATTACHMENTS: usize = 10;
 
 /// A room as it stands under its lock.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -80,6 +84,8 @@ pub(super) struct Plan {
     pub(super) rooms: HashMap<RoomId, Moved>,
     /// The last own message of each sender: it counts as read.
     pub(super) senders: HashMap<(RoomId, UserId), Moved>,
+    /// The files of the messages.
+    pub(super) refs: Vec<(FileId, RoomId, i64)>,
 }
 
 /// Where a room, or a sender in it, stands after the batch.
@@ -90,8 +96,8 @@ pub(super) struct Moved {
     pub(super) at: i64,
 }
 
-/// Judges the items. `states` has one entry for each item, in order.
-pub(super) fn decide(items: &[Item], rooms: &Rooms, states: &[State], now: i64) -> Plan {
+/// Judges the items. `states` has one entry for each item, in order; `known` are the files that their senders may use.
+pub(super) fn decide(items: &[Item], rooms: &Rooms, states: &[State], known: &Known, now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut stored: HashMap<(RoomId, UserId, ClientId), Accepted> = HashMap::new();
     for (item, state) in items.iter().zip(states) {
@@ -102,7 +108,7 @@ pub(super) fn decide(items: &[Item], rooms: &Rooms, states: &[State], now: i64) 
             Outcome::Accept(Accepted { duplicate: true, ..duplicate })
         } else {
             let accepted = rooms.locked.get(&item.room).ok_or_else(no_such_room);
-            match accepted.and_then(|room| accept(&mut plan, item, room, state, now)) {
+            match accepted.and_then(|room| accept(&mut plan, item, room, state, known, now)) {
                 Ok(accepted) => {
                     stored.insert(key, accepted.clone());
                     Outcome::Accept(accepted)
@@ -124,7 +130,14 @@ fn no_such_room() -> Fault {
 }
 
 /// Gives an item its seq and rev, or says why not: form was checked before, here permission and then the state.
-fn accept(plan: &mut Plan, item: &Item, room: &RoomState, state: &State, now: i64) -> Result<Accepted, Fault> {
+fn accept(
+    plan: &mut Plan,
+    item: &Item,
+    room: &RoomState,
+    state: &State,
+    known: &Known,
+    now: i64,
+) -> Result<Accepted, Fault> {
     if state.present != Some(true) {
         return Err(no_such_room());
     }
@@ -139,7 +152,7 @@ fn accept(plan: &mut Plan, item: &Item, room: &RoomState, state: &State, now: i6
         return Err(Fault::unprocessable("the room is archived"));
     }
     if item.unbuilt {
-        return Err(Fault::unprocessable("mentions, thread and attachments are not built yet"));
+        return Err(Fault::unprocessable("mentions and thread are not built yet"));
     }
     let key = (item.room, item.sender);
     let pause = room.slow_mode_s * 1000;
@@ -155,11 +168,13 @@ fn accept(plan: &mut Plan, item: &Item, room: &RoomState, state: &State, now: i6
     if item.reply_to.is_some_and(|seq| seq > room.seq || seq <= state.visible_from_seq.unwrap_or_default()) {
         return Err(Fault::unprocessable("reply_to: there is no such message in this room"));
     }
+    let attachments = attach::judge(known, item.sender, &item.attachments)?;
     let moved = Moved { seq: room.seq + 1, rev: room.rev + 1, at: now };
     plan.rooms.insert(item.room, moved);
     plan.senders.insert(key, moved);
     let id = MessageId::generate();
-    plan.inserts.push(row(item, moved, id));
+    plan.refs.extend(item.attachments.iter().map(|file| (*file, item.room, moved.seq)));
+    plan.inserts.push(MessageRow { attachments, ..row(item, moved, id) });
     Ok(Accepted { id, seq: moved.seq, rev: moved.rev, at: now, duplicate: false })
 }
 
@@ -178,6 +193,7 @@ fn row(item: &Item, moved: Moved, id: MessageId) -> MessageRow {
         at: moved.at,
         edited_at: None,
         deleted_at: None,
+        attachments: None,
     }
 }
 
@@ -187,10 +203,10 @@ fn millis(wait: i64) -> Duration {
 
 /// Checks the form of a message before it is queued, so that no text the database would refuse gets there.
 pub(crate) fn check_form(item: &Item) -> Result<(), Fault> {
-    messages::check_text(&item.text).or_else(|fault| {
-        // Attachments may come without a text; that they are not built yet is said after the permission.
-        if item.text.is_empty() && item.unbuilt { Ok(()) } else { Err(fault) }
-    })?;
+    messages::check_text(&item.text, !item.attachments.is_empty())?;
+    if item.attachments.len() > MAX_ATTACHMENTS {
+        return Err(Fault::bad_request(format!("attachments: must hold at most {MAX_ATTACHMENTS}")));
+    }
     if item.meta.as_deref().is_some_and(|meta| meta.contains('\0')) {
         return Err(Fault::bad_request("meta: must not contain U+0000"));
     }
@@ -217,6 +233,7 @@ mod tests {
             text: "hi".to_owned(),
             reply_to: None,
             meta: None,
+            attachments: Vec::new(),
             unbuilt: false,
             traceparent: String::new(),
             reply: Reply::Call(reply),
@@ -257,7 +274,7 @@ mod tests {
     fn a_duplicate_inside_a_batch_takes_no_number() {
         let (here, sender, client) = (RoomId::generate(), UserId::generate(), ClientId::generate());
         let items = [item(here, sender, client), item(here, sender, client), item(here, sender, ClientId::generate())];
-        let plan = decide(&items, &locked(room(here)), &[state(), state(), state()], 1000);
+        let plan = decide(&items, &locked(room(here)), &[state(), state(), state()], &Known::default(), 1000);
         assert_eq!(accepted(&plan.outcomes[0]).seq, 8);
         assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
         assert!(accepted(&plan.outcomes[1]).duplicate);
@@ -273,7 +290,7 @@ mod tests {
             State { present: Some(false), d_id: Some(id), d_seq: Some(3), d_rev: Some(5), d_at: Some(9), ..state() };
         let here = RoomId::generate();
         let items = [item(here, UserId::generate(), ClientId::generate())];
-        let plan = decide(&items, &locked(room(here)), &[removed], 1000);
+        let plan = decide(&items, &locked(room(here)), &[removed], &Known::default(), 1000);
         assert_eq!(accepted(&plan.outcomes[0]), &Accepted { id, seq: 3, rev: 5, at: 9, duplicate: true });
         assert!(plan.inserts.is_empty() && plan.rooms.is_empty());
     }
@@ -292,7 +309,7 @@ mod tests {
         ];
         for (room, state, kind) in cases {
             let items = [item(here, UserId::generate(), ClientId::generate())];
-            let plan = decide(&items, &locked(room), &[state], 1000);
+            let plan = decide(&items, &locked(room), &[state], &Known::default(), 1000);
             match &plan.outcomes[0] {
                 Outcome::Refuse(fault) => assert_eq!(fault.kind, kind),
                 other => panic!("{other:?}"),
@@ -308,7 +325,7 @@ mod tests {
             item(held, UserId::generate(), ClientId::generate()),
             item(free, UserId::generate(), ClientId::generate()),
         ];
-        let plan = decide(&items, &Rooms::new(vec![room(free)], [held]), &[state(), state()], 1000);
+        let plan = decide(&items, &Rooms::new(vec![room(free)], [held]), &[state(), state()], &Known::default(), 1000);
         assert!(matches!(plan.outcomes[0], Outcome::Missed));
         assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
     }

@@ -67,7 +67,7 @@ pub(super) async fn read(tx: &mut Transaction<'_, Postgres>, items: &[Item]) -> 
     .await
 }
 
-/// Writes the whole batch in one statement: messages, rooms, senders' cursors, the outbox row, and away with the rows
+/// Writes the whole batch in one statement: messages, rooms, senders' cursors, files that they hold, the outbox row, and away with the rows
 /// that are published.
 pub(super) async fn write(
     tx: &mut Transaction<'_, Postgres>,
@@ -104,16 +104,21 @@ pub(super) async fn write(
         .bind(row.id)
         .bind(outbox::CLAIM_MS)
         .bind(&row.encoded)
+        .bind(plan.inserts.iter().map(|message| message.attachments.as_deref()).collect::<Vec<Option<&[u8]>>>())
+        .bind(plan.refs.iter().map(|(file, ..)| file.0).collect::<Vec<Uuid>>())
+        .bind(plan.refs.iter().map(|(_, room, _)| room.0).collect::<Vec<Uuid>>())
+        .bind(plan.refs.iter().map(|(.., seq)| *seq).collect::<Vec<i64>>())
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
 const WRITE: &str = "with new_messages as (
-    insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at)
-    select room, seq, rev, id, client_id, sender, 1, body, reply_to, meta, at
+    insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments)
+    select room, seq, rev, id, client_id, sender, 1, body, reply_to, meta, at, attachments
     from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::bigint[],
-        $9::text[], $10::bigint[]) as n(room, seq, rev, id, client_id, sender, body, reply_to, meta, at)
+        $9::text[], $10::bigint[], $23::bytea[])
+        as n(room, seq, rev, id, client_id, sender, body, reply_to, meta, at, attachments)
 ), moved_rooms as (
     update rooms r set seq = n.seq, rev = n.rev, active_at = n.at
     from unnest($11::uuid[], $12::bigint[], $13::bigint[], $14::bigint[]) as n(id, seq, rev, at)
@@ -123,6 +128,11 @@ const WRITE: &str = "with new_messages as (
     set read_seq = greatest(m.read_seq, n.seq), delivered_seq = greatest(m.delivered_seq, n.seq), sent_at = n.at
     from unnest($15::uuid[], $16::uuid[], $17::bigint[], $18::bigint[]) as n(room, sender, seq, at)
     where m.room_id = n.room and m.user_id = n.sender
+), new_refs as (
+    insert into file_refs (file_id, room_id, seq)
+    select file, room, seq from unnest($24::uuid[], $25::uuid[], $26::bigint[]) as n(file, room, seq)
+), held_files as (
+    update files set expires_at = null where id = any($24)
 ), published as (
     delete from outbox where id = any($19)
 )

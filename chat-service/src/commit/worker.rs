@@ -21,6 +21,7 @@ use super::{
 use crate::{
     App,
     error::{self, Error, Result},
+    files::attach,
     messages,
     outbox::{self, Announcement, Stored},
 };
@@ -147,7 +148,8 @@ async fn transact(app: &App, items: &[Item], wait_for: Option<RoomId>) -> Result
     if states.len() != items.len() {
         return Err(Error::Internal(anyhow::anyhow!("read {} states for {} items", states.len(), items.len())));
     }
-    let plan = decide::decide(items, &rooms, &states, clock::now_ms());
+    let known = attach::known(&mut tx, items.iter().map(|item| (item.sender, item.attachments.as_slice()))).await?;
+    let plan = decide::decide(items, &rooms, &states, &known, clock::now_ms());
     if plan.inserts.is_empty() {
         return Ok((plan, None));
     }
@@ -174,6 +176,7 @@ async fn write(tx: &mut Tx, plan: &Plan, row: &outbox::Row, published: &[uuid::U
     if let Tx::Sqlite(tx) = tx {
         sqlite::write(tx, plan).await?;
     }
+    attach::hold(tx, &plan.refs).await?;
     outbox::insert(tx, row).await?;
     outbox::delete(tx, published).await
 }

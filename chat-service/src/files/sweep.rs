@@ -25,6 +25,7 @@ pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
             sqlx::query_as(
                 "update files set state = 4, expires_at = $2 where id in
                      (select id from files where expires_at <= $1 order by expires_at limit $3 for update skip locked)
+                     and not exists (select 1 from file_refs r where r.file_id = files.id)
                  returning id",
             )
             .bind(now)
@@ -37,6 +38,7 @@ pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
             sqlx::query_as(
                 "update files set state = 4, expires_at = $2 where id in
                      (select id from files where expires_at <= $1 order by expires_at limit $3)
+                     and not exists (select 1 from file_refs r where r.file_id = files.id)
                  returning id",
             )
             .bind(now)
@@ -53,6 +55,8 @@ pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
 /// The bytes of these are gone: so is what was known of them.
 pub(crate) async fn removed(app: &App, files: &[FileId]) -> Result<()> {
     let mut tx = app.db.begin().await?;
+    // Before any file, as everybody else who changes both does.
+    usage::lock_all(&mut tx).await?;
     let mut freed: Vec<(UserId, i64)> = Vec::new();
     for file in files {
         let row: Option<(UserId, i64)> = on_tx!(&mut tx, c => sqlx::query_as(

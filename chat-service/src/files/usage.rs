@@ -11,13 +11,19 @@ const EVERYBODY: UserId = UserId(Uuid::nil());
 
 /// Locks the row of an owner, and makes it when it is the first time: uploads of one owner are noted one by one.
 pub(super) async fn lock(tx: &mut Tx, owner: UserId) -> Result<()> {
-    for row in [EVERYBODY, owner] {
-        on_tx!(tx, c => sqlx::query("insert into file_usage (owner, bytes) values ($1, 0) on conflict (owner) do update set bytes = file_usage.bytes")
-            .bind(row)
-            .execute(c)
-            .await
-            .map(|_| ()))?;
-    }
+    lock_all(tx).await?;
+    lock_row(tx, owner).await
+}
+
+/// Locks the row of everybody, which comes before all others.
+pub(super) async fn lock_all(tx: &mut Tx) -> Result<()> {
+    lock_row(tx, EVERYBODY).await
+}
+
+async fn lock_row(tx: &mut Tx, owner: UserId) -> Result<()> {
+    let sql = "insert into file_usage (owner, bytes) values ($1, 0)
+         on conflict (owner) do update set bytes = file_usage.bytes";
+    on_tx!(tx, c => sqlx::query(sql).bind(owner).execute(c).await.map(|_| ()))?;
     Ok(())
 }
 

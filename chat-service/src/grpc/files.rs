@@ -49,7 +49,7 @@ impl files_server::Files for Files {
             width: call.width,
             height: call.height,
             blurhash: call.blurhash,
-            thumbnails: i16::try_from(call.thumbnails).map_err(|_| Fault::bad_request("thumbnails: is too large"))?,
+            thumbnails: i16::try_from(call.thumbnails).map_err(|_| Fault::bad_request("thumbnails: is not known"))?,
             rejected: call.rejected,
         };
         let app = Arc::clone(&self.0);

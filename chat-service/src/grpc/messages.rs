@@ -7,7 +7,7 @@ use parlance_proto::{chat, chat::messages_server, v1};
 use service_kit::{
     clock,
     fault::Fault,
-    id::{ClientId, RoomId, UserId},
+    id::{ClientId, FileId, RoomId, UserId},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -42,20 +42,21 @@ impl Messages {
 }
 
 fn item(item: chat::SendItem, reply: Reply) -> Result<Item, (Fault, Reply)> {
-    let read = || -> Result<(RoomId, UserId, ClientId), Fault> {
+    let read = || -> Result<(RoomId, UserId, ClientId, Vec<FileId>), Fault> {
         Ok((
             RoomId::from_wire(&item.room, "room")?,
             UserId::from_wire(&item.sender, "sender")?,
             ClientId::from_wire(&item.client_id, "client_id")?,
+            item.attachments.iter().map(|file| FileId::from_wire(file, "attachments")).collect::<Result<_, _>>()?,
         ))
     };
-    let (room, sender, client_id) = match read() {
+    let (room, sender, client_id, attachments) = match read() {
         Ok(ids) => ids,
         Err(fault) => return Err((fault, reply)),
     };
     let (text, reply_to, meta, unbuilt, traceparent) =
         (item.text, item.reply_to, item.meta, item.unbuilt, item.traceparent);
-    let item = Item { room, sender, client_id, text, reply_to, meta, unbuilt, traceparent, reply };
+    let item = Item { room, sender, client_id, text, reply_to, meta, attachments, unbuilt, traceparent, reply };
     match commit::check_form(&item) {
         Ok(()) => Ok(item),
         Err(fault) => Err((fault, item.reply)),
@@ -126,7 +127,7 @@ impl messages_server::Messages for Messages {
         let mut item = item(send, Reply::Call(reply)).map_err(|(fault, _)| fault)?;
         let actor = Actor::standing(&self.0, call.actor).await?;
         item.sender = actor.user;
-        let room = item.room;
+        let (room, is_whole) = (item.room, item.attachments.is_empty());
         let fresh = MessageRow {
             room_id: room,
             seq: 0,
@@ -141,11 +142,12 @@ impl messages_server::Messages for Messages {
             at: clock::now_ms(),
             edited_at: None,
             deleted_at: None,
+            attachments: None,
         };
         self.0.committer.push(item);
         let accepted = answered.await.map_err(|_| commit::stopped())??;
         let duplicate = accepted.duplicate;
-        let message = if duplicate {
+        let message = if duplicate || !is_whole {
             messages::stored(&self.0, room, accepted.seq).await?
         } else {
             MessageRow { seq: accepted.seq, rev: accepted.rev, id: accepted.id, at: accepted.at, ..fresh }

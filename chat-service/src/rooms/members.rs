@@ -125,6 +125,7 @@ impl Change {
             at: now,
             edited_at: None,
             deleted_at: None,
+            attachments: None,
         };
         messages::insert(&mut self.tx, &message).await?;
         let event = self.room.event(rev, room_event::Kind::Message(message.into_wire()));

@@ -27,7 +27,7 @@ macro_rules! select_views {
                 m.me_muted_until as m_me_muted_until, m.notify as m_notify, m.favourite as m_favourite,
                 m.draft as m_draft,
                 l.seq as l_seq, l.rev as l_rev, l.id as l_id, l.client_id as l_client_id, l.sender as l_sender,
-                l.kind as l_kind, l.text as l_text, l.reply_to as l_reply_to, l.meta as l_meta, l.at as l_at,
+                l.kind as l_kind, l.text as l_text, l.reply_to as l_reply_to, l.meta as l_meta, l.attachments as l_attachments, l.at as l_at,
                 l.edited_at as l_edited_at, l.deleted_at as l_deleted_at,
                 p.id as p_id, p.username as p_username, p.display_name as p_display_name, p.avatar as p_avatar,
                 p.bot as p_bot, p.created_at as p_created_at
@@ -71,6 +71,7 @@ pub(crate) struct RoomView {
     l_text: Option<String>,
     l_reply_to: Option<i64>,
     l_meta: Option<String>,
+    l_attachments: Option<Vec<u8>>,
     l_at: Option<i64>,
     l_edited_at: Option<i64>,
     l_deleted_at: Option<i64>,
@@ -120,6 +121,7 @@ impl RoomView {
             at: self.l_at?,
             edited_at: self.l_edited_at,
             deleted_at: self.l_deleted_at,
+            attachments: self.l_attachments.clone(),
         })
     }
 

@@ -16,16 +16,16 @@ stories! {
     a_file_is_its_owners
 }
 
-fn files(service: &Service) -> FilesClient<Client> {
+pub(crate) fn files(service: &Service) -> FilesClient<Client> {
     FilesClient::new(service.client.clone())
 }
 
-async fn begin(service: &Service, who: &Person, most: i64) -> Result<bytes::Bytes, Code> {
+pub(crate) async fn begin(service: &Service, who: &Person, most: i64) -> Result<bytes::Bytes, Code> {
     let request = BeginRequest { actor: Some(who.actor()), name: "a".to_owned(), most, idempotency_key: None };
     files(service).begin(request).await.map(|reply| reply.into_inner().file).map_err(|status| status.code())
 }
 
-async fn finish(service: &Service, who: &Person, file: &bytes::Bytes, size: i64) -> Result<v1::File, Code> {
+pub(crate) async fn finish(service: &Service, who: &Person, file: &bytes::Bytes, size: i64) -> Result<v1::File, Code> {
     let request = FinishRequest {
         actor: Some(who.actor()),
         file: file.clone(),
@@ -36,18 +36,18 @@ async fn finish(service: &Service, who: &Person, file: &bytes::Bytes, size: i64)
     files(service).finish(request).await.map(tonic::Response::into_inner).map_err(|status| status.code())
 }
 
-async fn get(service: &Service, who: &Person, file: &bytes::Bytes) -> Result<v1::File, Code> {
+pub(crate) async fn get(service: &Service, who: &Person, file: &bytes::Bytes) -> Result<v1::File, Code> {
     let request = FileRequest { actor: Some(who.actor()), file: file.clone() };
     let readable = files(service).get(request).await.map_err(|status| status.code())?;
     Ok(readable.into_inner().file.expect("a file"))
 }
 
-async fn dead(service: &Service) -> Vec<bytes::Bytes> {
+pub(crate) async fn dead(service: &Service) -> Vec<bytes::Bytes> {
     files(service).take_dead(TakeDeadRequest { limit: 10 }).await.unwrap().into_inner().files
 }
 
 /// Lets the time of a file be over.
-async fn time_passes(service: &Service) {
+pub(crate) async fn time_passes(service: &Service) {
     let mut tx = service.db.begin().await.unwrap();
     on_tx!(&mut tx, c => sqlx::query("update files set expires_at = 1").execute(c).await.map(|_| ())).unwrap();
     tx.commit().await.unwrap();

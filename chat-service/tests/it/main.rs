@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod attachments;
 mod chat_world;
 mod choices;
 mod commit;

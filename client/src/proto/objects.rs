@@ -91,6 +91,19 @@ pub(super) fn member(it: v1::Member) -> Value {
     with(object, fields.map(|(name, number)| (name, number.map(Value::from))))
 }
 
+fn file(it: v1::File) -> Value {
+    let state = match it.state() {
+        v1::FileState::Ready => "ready",
+        v1::FileState::Rejected => "rejected",
+        v1::FileState::Pending | v1::FileState::Unspecified => "pending",
+    };
+    let object = json!({
+        "id": id(&it.id), "name": it.name, "media_type": it.media_type, "size": it.size, "state": state, "at": it.at,
+    });
+    let object = with(object, [("width", it.width), ("height", it.height)].map(|(name, n)| (name, n.map(Value::from))));
+    with(object, [("blurhash", it.blurhash), ("reason", it.reason)].map(|(name, text)| (name, text.map(Value::from))))
+}
+
 pub(super) fn message(it: v1::Message) -> Value {
     let kind = match it.kind() {
         v1::MessageKind::System => "system",
@@ -98,7 +111,8 @@ pub(super) fn message(it: v1::Message) -> Value {
     };
     let object = json!({
         "room": id(&it.room), "seq": it.seq, "rev": it.rev, "id": id(&it.id), "client_id": id(&it.client_id),
-        "sender": id(&it.sender), "kind": kind, "text": it.text, "mentions": [], "attachments": [], "reactions": [],
+        "sender": id(&it.sender), "kind": kind, "text": it.text, "mentions": [],
+        "attachments": it.attachments.into_iter().map(file).collect::<Vec<_>>(), "reactions": [],
         "pinned": false, "at": it.at,
     });
     let numbers = [("reply_to", it.reply_to), ("edited_at", it.edited_at), ("deleted_at", it.deleted_at)];

@@ -206,3 +206,78 @@ fn the_same_key_makes_the_same_file() {
         assert_eq!(files_below(&own.data().join("files")), 1);
     }));
 }
+
+/// A JPEG of 400 × 200 pixels that says it is to be turned by a quarter, and where it was taken.
+fn turned_jpeg() -> Vec<u8> {
+    let mut jpeg = Vec::new();
+    let picture = image::RgbImage::from_fn(400, 200, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 99]));
+    picture.write_with_encoder(image::codecs::jpeg::JpegEncoder::new(&mut jpeg)).expect("a picture");
+    let exif = b"\xff\xe1\x00\x33Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0\
+                 52.5200N 13.4050E";
+    [&jpeg[..2], exif, &jpeg[2..]].concat()
+}
+
+#[test]
+fn a_picture_is_measured_and_made_smaller() {
+    let own = OwnStandalone::start(&[]);
+    tell(Box::pin(async {
+        let (alice, eve) = (own.stack().user("alice").await, own.stack().user("eve").await);
+        let original = turned_jpeg();
+        let id = alice.uploads("cat.jpg", &original).await;
+        let info: Value = alice.reads(0, id, "/info", &[]).await.json().await.expect("JSON");
+        assert_eq!(
+            (&info["media_type"], &info["width"], &info["height"]),
+            (&"image/jpeg".into(), &200.into(), &400.into())
+        );
+        assert_eq!(info["blurhash"].as_str().map(str::len), Some(28));
+        assert_eq!(alice.reads(0, id, "", &[]).await.bytes().await.expect("a body"), original, "unchanged");
+
+        for (size, side) in [("?size=320", 320), ("?size=400", 320), ("?size=160", 160), ("?size=319", 160), ("", 400)]
+        {
+            let answer = alice.reads(0, id, &format!("/thumbnail{size}"), &[]).await;
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["content-type"]),
+                (200, &"image/jpeg".parse().expect("text"))
+            );
+            let etag = answer.headers()["etag"].to_str().expect("text").to_owned();
+            let bytes = answer.bytes().await.expect("a body");
+            let picture = image::load_from_memory(&bytes).expect("a picture");
+            assert_eq!((picture.width(), picture.height()), (side / 2, side), "{size}");
+            assert!(!bytes.windows(4).any(|window| window == b"Exif"), "{size}");
+            let held = alice.reads(0, id, &format!("/thumbnail{size}"), &[("if-none-match", &etag)]).await;
+            assert_eq!(held.status(), 304);
+        }
+        assert_eq!(alice.reads(0, id, "/thumbnail?size=100", &[]).await.status(), 404);
+        assert_eq!(alice.reads(0, id, "/thumbnail?size=0", &[]).await.status(), 400);
+        assert_eq!(eve.reads(0, id, "/thumbnail?size=160", &[]).await.status(), 404);
+        let text = alice.uploads("cat.txt", b"a cat").await;
+        assert_eq!(alice.reads(0, text, "/thumbnail?size=160", &[]).await.status(), 404);
+    }));
+}
+
+#[test]
+fn a_picture_that_cannot_be_shown_is_rejected_and_leaves_nothing() {
+    let own = swept(&[("PARLANCE_FILES_MAX_PIXELS", "70000")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let whole = turned_jpeg();
+        // The head of a PNG of 64k × 64k pixels.
+        let mut bomb = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xff\xff\0\0\xff\xff\x08\x06\0\0\0".to_vec();
+        bomb.extend_from_slice(&[0x06, 0x6d, 0x56, 0x5e]);
+        for (name, bytes) in [("too large", whole.as_slice()), ("cut", &whole[..whole.len() / 2]), ("bomb", &bomb)] {
+            let (status, file) = alice.posts_files(0, multipart(&[("file", "a.jpg", bytes)])).await;
+            assert_eq!(
+                (status, file["state"].as_str(), file["size"].as_i64()),
+                (201, Some("rejected"), Some(0)),
+                "{name}"
+            );
+            assert!(file["reason"].as_str().is_some_and(|reason| reason.starts_with("the picture ")), "{name}: {file}");
+            let id = file["id"].as_str().expect("an id").parse().expect("an id");
+            for suffix in ["", "/thumbnail?size=160"] {
+                let status = alice.reads(0, id, suffix, &[]).await.status().as_u16();
+                assert!([404, 422].contains(&status), "{name}: {status}");
+            }
+        }
+        nothing_is_left(&own).await;
+    }));
+}

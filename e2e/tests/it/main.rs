@@ -88,6 +88,7 @@ macro_rules! fault_stories {
 }
 
 mod accounts;
+mod attachments;
 mod bad_frames;
 mod bad_tokens;
 mod changes;

@@ -2,10 +2,9 @@
 
 use e2e::Stack;
 use parlance_client::wire::Mention;
-use parlance_client::{Code, Draft, FileId};
+use parlance_client::{Code, Draft};
 use reqwest::Method;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::is_refused;
 
@@ -27,8 +26,7 @@ async fn what_is_not_built_yet_says_so(stack: &Stack) {
     }
     let mentioning = Draft { mentions: vec![Mention::User(bob.id()), Mention::All], ..Draft::text("@bob") };
     let threaded = Draft { thread: Some(sent.seq), ..Draft::text("aside") };
-    let attached = Draft { attachments: vec![FileId(Uuid::now_v7())], ..Draft::text("a file") };
-    for draft in [mentioning, threaded, attached] {
+    for draft in [mentioning, threaded] {
         is_refused(desk.connection.send(room, &draft).await, Code::Unprocessable);
         is_refused(alice.api.post_message(room, &draft).await, Code::Unprocessable);
     }

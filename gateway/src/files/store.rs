@@ -22,12 +22,15 @@ const FOLDER_CHUNK: usize = 256 * 1024;
 pub(crate) enum Part {
     /// The bytes as they came.
     Original,
+    /// A picture made smaller, to so many pixels on its longest side.
+    Thumbnail(u32),
 }
 
 impl Part {
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Original => "original",
+            Self::Original => "original".to_owned(),
+            Self::Thumbnail(side) => side.to_string(),
         }
     }
 }
@@ -63,7 +66,7 @@ impl Store {
     }
 
     fn path(file: FileId, part: Part) -> Path {
-        Path::from_iter([file.to_string().as_str(), part.name()])
+        Path::from_iter([file.to_string(), part.name()])
     }
 
     /// Begins to write a part.
@@ -83,6 +86,17 @@ impl Store {
         let path = Self::path(file, part);
         let stream: BoxStream<'static, _> = in_time(self.objects.get_opts(&path, options)).await?.into_stream();
         Ok(stream)
+    }
+
+    /// The whole of a part that is known to be small enough for memory.
+    pub(crate) async fn read_whole(&self, file: FileId, part: Part) -> Result<Bytes, Problem> {
+        let path = Self::path(file, part);
+        in_time(async { self.objects.get(&path).await?.bytes().await }).await
+    }
+
+    /// Writes a part that is in memory.
+    pub(crate) async fn write_whole(&self, file: FileId, part: Part, bytes: Bytes) -> Result<(), Problem> {
+        in_time(self.objects.put(&Self::path(file, part), bytes.into())).await.map(drop)
     }
 
     /// Removes all that there is of a file. Nothing there is fine.

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use parlance_proto::{chat, files as wire, v1};
 use service_kit::id::FileId;
 
-use super::{Keeper, Part, kind};
+use super::{Keeper, Part, kind, picture};
 use crate::{error::Problem, frame::Code, services::Services};
 
 /// How long a client may send nothing.
@@ -55,7 +55,7 @@ pub(crate) async fn upload(
             file: begun.file.clone(),
             media_type: media_type.to_owned(),
             size: i64::try_from(size).unwrap_or(i64::MAX),
-            ..wire::FinishRequest::default()
+            ..keeper.look(file, media_type, size).await?
         };
         Ok(services.files.clone().finish(finish).await?.into_inner())
     };
@@ -79,6 +79,47 @@ async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file:
     if let Err(error) = given_up.await {
         tracing::warn!(file.id = %file, error = format!("{error:#}"), "an upload that failed is left to the sweep");
     }
+}
+
+impl Keeper {
+    /// Looks at what is stored: of a picture it says what it is made into, and stores that. What cannot be read is rejected,
+    /// and its bytes are gone.
+    async fn look(self: &Arc<Self>, file: FileId, media_type: &str, size: u64) -> Result<wire::FinishRequest, Problem> {
+        let format = picture::format_of(media_type).filter(|_| size <= picture::MOST_BYTES);
+        let Some(format) = format else { return Ok(wire::FinishRequest::default()) };
+        let Ok(_turn) = self.decoding.acquire().await else { return Err(stopping()) };
+        let (bytes, most) = (self.store.read_whole(file, Part::Original).await?, self.max_pixels);
+        let reading = tokio::task::spawn_blocking(move || picture::read(&bytes, format, most));
+        let picture = match reading.await {
+            Ok(Ok(picture)) => picture,
+            Ok(Err(reason)) => return self.reject(file, reason).await,
+            // A decoder that panics has been given something that it cannot read.
+            Err(error) if error.is_panic() => return self.reject(file, "the picture cannot be read".to_owned()).await,
+            Err(_) => return Err(stopping()),
+        };
+        for (side, bytes) in picture.thumbnails {
+            self.store.write_whole(file, Part::Thumbnail(side), bytes).await?;
+        }
+        Ok(wire::FinishRequest {
+            width: Some(picture.width.into()),
+            height: Some(picture.height.into()),
+            blurhash: picture.blurhash,
+            thumbnails: picture.format.into(),
+            ..wire::FinishRequest::default()
+        })
+    }
+
+    async fn reject(&self, file: FileId, reason: String) -> Result<wire::FinishRequest, Problem> {
+        self.store.remove(file).await.map_err(|error| {
+            tracing::error!(file.id = %file, error = format!("{error:#}"), "a rejected file could not be removed");
+            Problem::new(Code::Unavailable, "the store of the files does not answer; send it again")
+        })?;
+        Ok(wire::FinishRequest { rejected: Some(reason), ..wire::FinishRequest::default() })
+    }
+}
+
+fn stopping() -> Problem {
+    Problem::new(Code::Unavailable, "the server is stopping; send it again")
 }
 
 /// The bytes as they come.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use service_kit::{
     fault::Fault,
-    id::{ClientId, RoomId, UserId},
+    id::{ClientId, FileId, RoomId, UserId},
 };
 use uuid::Uuid;
 
@@ -108,7 +108,7 @@ pub(crate) fn emoji_fits(emoji: &str) -> Result<(), Fault> {
 /// # Errors
 /// `bad_request` naming it.
 pub(crate) fn message_text(body: &Fields<'_>) -> Result<String, Fault> {
-    body.text("text", 1..=MAX_TEXT)
+    body.text("text", 0..=MAX_TEXT)
 }
 
 fn hello(body: &Fields<'_>) -> Result<Hello, Fault> {
@@ -160,8 +160,9 @@ pub(crate) fn send(room: RoomId, body: &Fields<'_>) -> Result<Send, Fault> {
     let mentions = body.count_mentions("mentions", MAX_MENTIONS)?;
     let reply_to = body.opt_int("reply_to", 1..=i64::MAX)?;
     let thread = body.opt_int("thread", 1..=i64::MAX)?;
-    let unbuilt = mentions > 0 || !attachments.is_empty() || thread.is_some();
-    Ok(Send { room, client_id, text, reply_to, meta: meta(body)?, unbuilt })
+    let unbuilt = mentions > 0 || thread.is_some();
+    let attachments = attachments.into_iter().map(FileId).collect();
+    Ok(Send { room, client_id, text, reply_to, meta: meta(body)?, attachments, unbuilt })
 }
 
 fn meta(body: &Fields<'_>) -> Result<Option<String>, Fault> {

@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::{Map, Value};
 use service_kit::{
     fault::Fault,
-    id::{ClientId, RoomId},
+    id::{ClientId, FileId, RoomId},
 };
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ fn verb(asked: client_frame::Verb) -> Result<Verb, Fault> {
         Asked::Hello(body) => Verb::Hello(hello(body)?),
         Asked::Send(body) => Verb::Send(send(body)?),
         Asked::Edit(body) => {
-            let text = text("text", body.text, 1..=MAX_TEXT)?;
+            let text = text("text", body.text, 0..=MAX_TEXT)?;
             Verb::Edit { room: room(body.room)?, seq: int("seq", body.seq, FROM_ONE)?, text }
         }
         Asked::Delete(body) => Verb::Delete { room: room(body.room)?, seq: int("seq", body.seq, FROM_ONE)? },
@@ -141,8 +141,9 @@ fn send(body: client::Send) -> Result<Send, Fault> {
     let mentioned = body.mentions_all || !ids("mentions", &body.mentions, most)?.is_empty();
     let reply_to = opt_int("reply_to", body.reply_to, FROM_ONE)?;
     let thread = opt_int("thread", body.thread, FROM_ONE)?;
-    let unbuilt = mentioned || !attachments.is_empty() || thread.is_some();
-    Ok(Send { room, client_id, text, reply_to, meta: meta(body.meta)?, unbuilt })
+    let unbuilt = mentioned || thread.is_some();
+    let attachments = attachments.into_iter().map(FileId).collect();
+    Ok(Send { room, client_id, text, reply_to, meta: meta(body.meta)?, attachments, unbuilt })
 }
 
 fn meta(text: Option<String>) -> Result<Option<String>, Fault> {

@@ -2,6 +2,8 @@
 
 mod serve;
 
+use std::{mem, task::Poll, time::Duration};
+
 use axum::{
     Router,
     body::Body,
@@ -12,17 +14,20 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, header};
 use multer::{Field, Multipart};
-use parlance_proto::{files as wire, v1};
+use parlance_proto::{
+    files::{self as wire, Thumbnails},
+    v1,
+};
 use service_kit::id::FileId;
 
 use super::{
     Edge,
     reply::{Answer, created, ok},
-    request::{Path, idempotency_key},
+    request::{Params, Path, idempotency_key},
 };
 use crate::{
     error::Problem,
-    files::{self, Origin, clean_name},
+    files::{self, Origin, SIDES, clean_name},
     frame::Code,
     json,
     token::Caller,
@@ -31,11 +36,15 @@ use crate::{
 /// Bytes around the file in a multipart body: boundaries and headers of the part.
 const AROUND_THE_FILE: u64 = 16 * 1024;
 
+/// How long what follows a refused file is read.
+const READ_ON: Duration = Duration::from_secs(2);
+
 pub(super) fn routes() -> Router<Edge> {
     Router::new()
         .route("/v1/files", post(send))
         .route("/v1/files/{file}", get(read))
         .route("/v1/files/{file}/info", get(info))
+        .route("/v1/files/{file}/thumbnail", get(thumbnail))
 }
 
 /// The file of a multipart body: its one part `file`.
@@ -47,19 +56,26 @@ async fn send(State(edge): State<Edge>, caller: Caller, headers: HeaderMap, body
     let idempotency_key = idempotency_key(&headers)?;
     let keeper = edge.files.keeper()?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let body = in_turns(body.into_data_stream());
     if length.is_some_and(|length| length > keeper.max_bytes + AROUND_THE_FILE) {
+        read_on(body).await;
         return Err(Problem::new(Code::TooLarge, format!("file: is larger than {} bytes", keeper.max_bytes)));
     }
     let most = length.map_or(keeper.max_bytes, |length| length.min(keeper.max_bytes));
     // On a task of its own: when the client goes away, this handler is gone too, and somebody must clean up.
     let (tasks, services) = (keeper.tasks.clone(), edge.services.clone());
     let uploading = tasks.spawn(async move {
-        let mut parts = Multipart::new(body.into_data_stream(), boundary);
+        let mut parts = Multipart::new(body, boundary);
         let file = parts.next_field().await.map_err(|error| unreadable(&error))?;
         let file = file.filter(|part| part.name() == Some("file")).ok_or_else(one_part)?;
         let name = clean_name(file.file_name());
         let origin = Origin { actor: caller.actor, name, most, idempotency_key };
-        files::upload(keeper, services, origin, Box::pin(content(file, parts))).await
+        let mut content = Box::pin(content(file, parts));
+        let uploaded = files::upload(keeper, services, origin, &mut content).await;
+        if uploaded.is_err() {
+            read_on(content).await;
+        }
+        uploaded
     });
     let file = uploading.await.map_err(|_| Problem::new(Code::Internal, "internal error"))??;
     created(&json::File::from(&file))
@@ -77,6 +93,29 @@ fn content(part: Field<'static>, mut parts: Multipart<'static>) -> impl Stream<I
     part.map(|bytes| bytes.map_err(|error| unreadable(&error))).chain(end.filter_map(std::future::ready))
 }
 
+/// The same stream with a rest after each item: the parser takes whatever is there before anybody else has a turn, and
+/// keeps it until it is used.
+fn in_turns<S: Stream + Unpin>(mut stream: S) -> impl Stream<Item = S::Item> + Unpin {
+    let mut rests = false;
+    stream::poll_fn(move |cx| {
+        if mem::take(&mut rests) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = stream.poll_next_unpin(cx);
+        rests = polled.is_ready();
+        polled
+    })
+}
+
+/// Reads what still comes, for a while: a client that is hung up on while it writes does not read the answer.
+async fn read_on<E>(rest: impl Stream<Item = Result<Bytes, E>> + Unpin) {
+    // What has failed fails again, for ever and at once.
+    let reading = rest.take_while(|bytes| std::future::ready(bytes.is_ok())).for_each(|_| std::future::ready(()));
+    // Whatever comes of it, the answer is there.
+    let _ = tokio::time::timeout(READ_ON, reading).await;
+}
+
 fn one_part() -> Problem {
     Problem::new(Code::BadRequest, "file: must be the one part of the body")
 }
@@ -87,19 +126,35 @@ fn unreadable(error: &multer::Error) -> Problem {
     Problem::new(Code::BadRequest, "file: the body ended too early, or is not multipart/form-data")
 }
 
-async fn known(edge: &Edge, caller: Caller, path: &Path) -> Result<(FileId, v1::File), Problem> {
+async fn known(edge: &Edge, caller: Caller, path: &Path) -> Result<(FileId, v1::File, Thumbnails), Problem> {
     let file = FileId(path.uuid("file")?);
     let request = wire::FileRequest { actor: Some(caller.actor), file: file.to_wire() };
     let readable = edge.services.files.clone().get(request).await?.into_inner();
-    Ok((file, readable.file.unwrap_or_default()))
+    let thumbnails = readable.thumbnails();
+    Ok((file, readable.file.unwrap_or_default(), thumbnails))
 }
 
 async fn info(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {
-    let (_, file) = known(&edge, caller, &path).await?;
+    let (_, file, _) = known(&edge, caller, &path).await?;
     ok(&json::File::from(&file))
 }
 
 async fn read(State(edge): State<Edge>, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
-    let (id, file) = known(&edge, caller, &path).await?;
+    let (id, file, _) = known(&edge, caller, &path).await?;
     serve::original(&*edge.files.keeper()?, id, &file, &headers).await
+}
+
+async fn thumbnail(State(edge): State<Edge>, caller: Caller, path: Path, params: Params, headers: HeaderMap) -> Answer {
+    let size = params.fields().opt_int("size", 1..=i64::MAX)?.unwrap_or(i64::MAX);
+    let (id, file, thumbnails) = known(&edge, caller, &path).await?;
+    let side = SIDES.into_iter().find(|side| i64::from(*side) <= size);
+    let media_type = match thumbnails {
+        Thumbnails::None => None,
+        Thumbnails::Jpeg => Some("image/jpeg"),
+        Thumbnails::Png => Some("image/png"),
+    };
+    let (Some(side), Some(media_type)) = (side, media_type) else {
+        return Err(Problem::new(Code::NotFound, "there is no thumbnail of this size"));
+    };
+    serve::thumbnail(&*edge.files.keeper()?, id, &file, side, media_type, &headers).await
 }

@@ -6,6 +6,7 @@ use axum::{
     routing::{get, post, put},
 };
 use parlance_proto::chat::{self, mark_request::Kind};
+use service_kit::id::FileId;
 
 use super::{
     Edge,
@@ -35,6 +36,7 @@ async fn send(State(edge): State<Edge>, caller: Caller, path: Path, body: Body) 
         reply_to: send.reply_to,
         meta: send.meta,
         unbuilt: send.unbuilt,
+        attachments: send.attachments.into_iter().map(FileId::to_wire).collect(),
         traceparent: service_kit::telemetry::current_traceparent().unwrap_or_default(),
     };
     let request = chat::PostRequest { actor: Some(caller.actor), item: Some(item) };

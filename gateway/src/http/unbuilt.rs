@@ -29,7 +29,6 @@ const BANS: &str = "bans are not built yet";
 const INVITES: &str = "invites are not built yet";
 const REACTIONS: &str = "reactions are not built yet";
 const PINS: &str = "pins are not built yet";
-const FILES: &str = "thumbnails are not built yet";
 const NOTIFICATIONS: &str = "notifications are not built yet";
 
 /// Checks the form of a query and a body.
@@ -97,11 +96,7 @@ fn of_messages() -> Router<Edge> {
 }
 
 fn of_files() -> Router<Edge> {
-    let size: Form = |params, _| params.fields().opt_int("size", 1..=i64::MAX).map(drop);
-    Router::new()
-        .route("/v1/files/{file}/thumbnail", get(later(FILES, size)))
-        .route("/v1/uploads", any(resumable))
-        .route("/v1/uploads/{upload}", any(resumable))
+    Router::new().route("/v1/uploads", any(resumable)).route("/v1/uploads/{upload}", any(resumable))
 }
 
 fn of_notifications() -> Router<Edge> {

@@ -96,7 +96,7 @@ async fn for_what_is_not_built_yet_chat_service_says_who_may_know_of_it() {
         assert_eq!(api.last_call(), format!("unbuilt {seq}"), "{line}");
         is_problem(&api.call(&format!("{method} {SECRET}{rest}"), Some(body)).await, 404, "not_found");
     }
-    let unbuilt = json!({"client_id": NEW, "text": "", "attachments": [NEW]});
+    let unbuilt = json!({"client_id": NEW, "text": "", "attachments": [NEW], "thread": 1});
     api.call(&in_room("POST /messages"), Some(unbuilt)).await;
     assert!(api.last_call().contains("unbuilt: true"));
 }

@@ -19,16 +19,42 @@ use crate::{
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The original bytes of a file that may be read.
-pub(super) async fn original(keeper: &Keeper, id: FileId, file: &v1::File, asked: &HeaderMap) -> Answer {
+/// Refuses a file without bytes.
+fn refuse_unready(file: &v1::File) -> Result<(), Problem> {
     match file.state() {
-        v1::FileState::Ready => {}
+        v1::FileState::Ready => Ok(()),
         v1::FileState::Rejected => {
             let reason = file.reason.as_deref().unwrap_or("it was rejected");
-            return Err(Problem::new(Code::Unprocessable, format!("the file is not kept: {reason}")));
+            Err(Problem::new(Code::Unprocessable, format!("the file is not kept: {reason}")))
         }
-        _ => return Err(Problem::new(Code::Unprocessable, "the file is not ready yet")),
+        _ => Err(Problem::new(Code::Unprocessable, "the file is not ready yet")),
     }
+}
+
+/// A smaller copy of a picture.
+pub(super) async fn thumbnail(
+    keeper: &Keeper,
+    id: FileId,
+    file: &v1::File,
+    side: u32,
+    media_type: &str,
+    asked: &HeaderMap,
+) -> Answer {
+    refuse_unready(file)?;
+    let etag = format!("\"{id}-{side}\"");
+    if none_match(asked, &etag) {
+        return Ok(headed(StatusCode::NOT_MODIFIED, &etag, Body::empty()));
+    }
+    let bytes = keeper.store.read_whole(id, Part::Thumbnail(side)).await?;
+    let mut response = headed(StatusCode::OK, &etag, Body::from(bytes));
+    insert(&mut response, header::CONTENT_TYPE, media_type);
+    insert(&mut response, header::CONTENT_DISPOSITION, "inline");
+    Ok(response)
+}
+
+/// The original bytes of a file that may be read.
+pub(super) async fn original(keeper: &Keeper, id: FileId, file: &v1::File, asked: &HeaderMap) -> Answer {
+    refuse_unready(file)?;
     let etag = format!("\"{id}\"");
     if none_match(asked, &etag) {
         return Ok(headed(StatusCode::NOT_MODIFIED, &etag, Body::empty()));

@@ -95,6 +95,7 @@ impl Stage {
             files: gateway::files::Config {
                 url: None,
                 max_bytes: 1 << 20,
+                max_pixels: 1_000_000,
                 types: Vec::new(),
                 sweep: Duration::from_secs(60),
             },

@@ -1,0 +1,165 @@
+//! Files of messages: who may attach which, and what goes with the last message that holds it.
+
+use std::collections::HashMap;
+
+use parlance_proto::{files::Attached, v1};
+use prost::Message;
+use service_kit::{
+    clock,
+    db::Tx,
+    fault::Fault,
+    id::{FileId, RoomId, UserId},
+    on_tx,
+};
+
+use super::{FileRow, READY, REJECTED, file_columns, no_such_file};
+
+/// Whether a file is shown to `$user` by a message: in a room that the user is in, and above what was before that.
+macro_rules! is_shown_to {
+    ($user:literal) => {
+        concat!(
+            "files.state = 2 and exists (
+                 select 1 from file_refs r join members m on m.room_id = r.room_id and m.user_id = ",
+            $user,
+            " where r.file_id = files.id and m.present and r.seq > m.visible_from_seq)"
+        )
+    };
+}
+pub(super) use is_shown_to;
+
+/// Files by who wants to attach them: all that this user may know of.
+pub(crate) type Known = HashMap<(UserId, FileId), FileRow>;
+
+#[derive(sqlx::FromRow)]
+struct KnownRow {
+    sender: UserId,
+    #[sqlx(flatten)]
+    file: FileRow,
+}
+
+/// Reads the files that these senders want to attach, and locks them: none of them is swept before they are held. Asks
+/// nothing when there are none.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn known<'a>(
+    tx: &mut Tx,
+    wanted: impl Iterator<Item = (UserId, &'a [FileId])>,
+) -> sqlx::Result<Known> {
+    let (senders, files): (Vec<_>, Vec<_>) =
+        wanted.flat_map(|(sender, files)| files.iter().map(move |file| (sender.0, file.0))).unzip();
+    if files.is_empty() {
+        return Ok(Known::new());
+    }
+    let mut rows: Vec<KnownRow> = Vec::new();
+    match tx {
+        Tx::Postgres(tx) => {
+            rows = sqlx::query_as(KNOWN_POSTGRES).bind(senders).bind(files).fetch_all(&mut **tx).await?
+        }
+        Tx::Sqlite(tx) => {
+            for (sender, file) in senders.into_iter().zip(files) {
+                rows.extend(sqlx::query_as(KNOWN_SQLITE).bind(sender).bind(file).fetch_optional(&mut **tx).await?);
+            }
+        }
+    }
+    Ok(rows.into_iter().map(|row| ((row.sender, row.file.id), row.file)).collect())
+}
+
+const KNOWN_POSTGRES: &str = concat!(
+    "select w.sender, ",
+    file_columns!(),
+    " from unnest($1::uuid[], $2::uuid[]) as w (sender, file) join files on files.id = w.file
+     where files.state <> 4 and (files.owner = w.sender or ",
+    is_shown_to!("w.sender"),
+    ") order by files.id for no key update of files"
+);
+const KNOWN_SQLITE: &str = concat!(
+    "select $1 as sender, ",
+    file_columns!(),
+    " from files where files.id = $2 and files.state <> 4 and (files.owner = $1 or ",
+    is_shown_to!("$1"),
+    ")"
+);
+
+/// The attachments of a message as they are stored with it; absent without any.
+///
+/// # Errors
+/// `not_found` for a file that the sender may not know of, `unprocessable` for one that cannot be attached.
+pub(crate) fn judge(known: &Known, sender: UserId, files: &[FileId]) -> Result<Option<Vec<u8>>, Fault> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut attached = Attached::default();
+    for file in files {
+        let row = known.get(&(sender, *file)).ok_or_else(no_such_file)?;
+        match row.state {
+            READY => attached.files.push(row.clone().into_wire()),
+            REJECTED => return Err(Fault::unprocessable("attachments: a file was rejected")),
+            _ => return Err(Fault::unprocessable("attachments: a file is not ready yet")),
+        }
+    }
+    Ok(Some(attached.encode_to_vec()))
+}
+
+/// What [`judge`] has made, read again.
+pub(crate) fn attached(encoded: &[u8]) -> Vec<v1::File> {
+    Attached::decode(encoded).map(|attached| attached.files).unwrap_or_else(|error| {
+        tracing::error!(error = %error, "the attachments of a message cannot be read");
+        Vec::new()
+    })
+}
+
+/// Notes that messages hold files, which have no time to go from then on. The group commit on PostgreSQL does it in its own
+/// statement.
+///
+/// # Errors
+/// When the database does not do it.
+pub(crate) async fn hold(tx: &mut Tx, refs: &[(FileId, RoomId, i64)]) -> sqlx::Result<()> {
+    for (file, room, seq) in refs {
+        on_tx!(tx, c => sqlx::query("insert into file_refs (file_id, room_id, seq) values ($1, $2, $3)")
+            .bind(file)
+            .bind(room)
+            .bind(seq)
+            .execute(c)
+            .await
+            .map(|_| ()))?;
+        on_tx!(tx, c => sqlx::query("update files set expires_at = null where id = $1")
+            .bind(file)
+            .execute(c)
+            .await
+            .map(|_| ()))?;
+    }
+    Ok(())
+}
+
+/// A message holds its files no more. Those that no other one holds are nobody's to read from the commit on.
+///
+/// # Errors
+/// When the database does not do it.
+pub(crate) async fn release(tx: &mut Tx, room: RoomId, seq: i64) -> sqlx::Result<()> {
+    // Locked before it is looked who else holds them: a message that takes one at this moment is seen, or waits.
+    let lock = if tx.is_postgres() { HELD_POSTGRES } else { HELD_SQLITE };
+    let files: Vec<(FileId,)> = on_tx!(tx, c => sqlx::query_as(lock).bind(room).bind(seq).fetch_all(c).await)?;
+    on_tx!(tx, c => sqlx::query("delete from file_refs where room_id = $1 and seq = $2")
+        .bind(room)
+        .bind(seq)
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    for (file,) in files {
+        on_tx!(tx, c => sqlx::query(
+            "update files set state = 4, expires_at = $2
+             where id = $1 and not exists (select 1 from file_refs r where r.file_id = files.id)",
+        )
+        .bind(file)
+        .bind(clock::now_ms())
+        .execute(c)
+        .await
+        .map(|_| ()))?;
+    }
+    Ok(())
+}
+
+const HELD_SQLITE: &str = "select file_id from file_refs where room_id = $1 and seq = $2";
+const HELD_POSTGRES: &str = "select id from files
+    where id in (select file_id from file_refs where room_id = $1 and seq = $2) order by id for no key update";

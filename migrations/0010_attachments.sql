@@ -1,0 +1,15 @@
+-- Attachments: which messages hold a file.
+
+-- Who may see one of these messages may read the file; when the last one goes, so does the file.
+create table file_refs (
+    file_id uuid not null,
+    room_id uuid not null,
+    seq bigint not null,
+    primary key (file_id, room_id, seq)
+);
+
+create index file_refs_by_message on file_refs (room_id, seq);
+
+-- The File objects that a message shows, as protobuf: they never change once a file is ready, so reading messages reads
+-- no other table.
+alter table messages add column attachments bytea;
