@@ -4,6 +4,7 @@
 //! that says what to remove. `sweep` hands out what is to be removed.
 
 pub(crate) mod attach;
+pub(crate) mod pieces;
 pub(crate) mod sweep;
 mod usage;
 
@@ -113,6 +114,8 @@ pub(crate) struct New {
     /// Bytes that are kept free for it.
     pub(crate) most: i64,
     pub(crate) idempotency_key: Option<String>,
+    /// It will come in pieces.
+    pub(crate) resumable: bool,
 }
 
 /// What the stored bytes turned out to be.
@@ -159,7 +162,9 @@ pub(crate) async fn begin(app: &App, actor: Actor, new: New) -> Result<Begun> {
         && let Some(made) = by_key(&mut tx, actor.user, key).await?
     {
         return match made.state {
-            PENDING => Err(Fault::conflict("an upload with this Idempotency-Key has not ended yet").into()),
+            PENDING if !new.resumable => {
+                Err(Fault::conflict("an upload with this Idempotency-Key has not ended yet").into())
+            }
             _ => Ok(Begun::Made(made)),
         };
     }
@@ -240,6 +245,7 @@ pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) 
     .bind(clock::now_ms() + app.files.unattached_ms)
     .fetch_one(c)
     .await)?;
+    pieces::forget(&mut tx, file).await?;
     tx.commit().await?;
     Ok(row)
 }

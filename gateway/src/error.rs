@@ -46,6 +46,12 @@ impl Problem {
         Self { status: StatusCode::RANGE_NOT_SATISFIABLE, ..Self::new(Code::BadRequest, detail) }
     }
 
+    /// The same with a status that the contract has no code of its own for.
+    #[must_use]
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// The public code.
     #[must_use]
     pub fn code(&self) -> Code {

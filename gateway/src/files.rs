@@ -3,6 +3,7 @@
 
 mod kind;
 mod picture;
+mod resumable;
 mod store;
 mod sweep;
 mod upload;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{
     kind::is_inline,
     picture::SIDES,
+    resumable::{Checksum, Piece},
     store::{Part, Store},
     upload::{Origin, clean_name, upload},
 };

@@ -16,6 +16,7 @@ mod reply;
 mod request;
 mod rooms;
 mod unbuilt;
+mod uploads;
 mod users;
 mod why;
 
@@ -55,6 +56,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(messages::routes())
         .merge(changes::routes())
         .merge(files::routes())
+        .merge(uploads::routes())
         .merge(presence::routes())
         .merge(devices::routes())
         .merge(why::routes())

@@ -65,6 +65,7 @@ pub(crate) async fn removed(app: &App, files: &[FileId]) -> Result<()> {
         .bind(file)
         .fetch_optional(c)
         .await)?;
+        super::pieces::forget(&mut tx, *file).await?;
         freed.extend(row);
     }
     // In the order of the owners, so that two sweeps never wait for each other in a circle.

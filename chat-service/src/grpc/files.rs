@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parlance_proto::{chat, files as wire, files::files_server, v1};
 use service_kit::{fault::Fault, id::FileId};
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use crate::{
     App,
     accounts::detached,
     actor::Actor,
-    files::{self, Begun, Found, New, sweep},
+    files::{
+        self, Begun, Found, New,
+        pieces::{self, Piece, Progress},
+        sweep,
+    },
 };
 
 /// Answers `parlance.files.v1.Files`.
@@ -26,12 +32,26 @@ fn id(bytes: &[u8]) -> Result<FileId, Fault> {
     FileId::from_wire(bytes, "file")
 }
 
+fn told(progress: Progress) -> wire::ProgressReply {
+    let (is_pending, offset, length) = (progress.is_pending(), progress.offset(), progress.file.size);
+    let piece =
+        |piece: Piece| wire::Piece { object: Bytes::copy_from_slice(piece.object.as_bytes()), length: piece.length };
+    wire::ProgressReply {
+        offset,
+        length,
+        expires_at: progress.expires_at.filter(|_| is_pending),
+        pieces: if is_pending { progress.pieces.into_iter().map(piece).collect() } else { Vec::new() },
+        file: Some(progress.file.into_wire()),
+    }
+}
+
 #[tonic::async_trait]
 impl files_server::Files for Files {
     async fn begin(&self, request: Request<wire::BeginRequest>) -> Result<Response<wire::BeginReply>, Status> {
         let call = request.into_inner();
         let actor = Actor::standing(&self.0, call.actor).await?;
-        let new = New { name: call.name, most: call.most, idempotency_key: call.idempotency_key };
+        let new =
+            New { name: call.name, most: call.most, idempotency_key: call.idempotency_key, resumable: call.resumable };
         let reply = match files::begin(&self.0, actor, new).await? {
             Begun::Fresh(file) => wire::BeginReply { file: file.to_wire(), made: None },
             Begun::Made(row) => wire::BeginReply { file: row.id.to_wire(), made: Some(row.into_wire()) },
@@ -55,6 +75,28 @@ impl files_server::Files for Files {
         let app = Arc::clone(&self.0);
         let row = detached(&self.0, async move { files::finish(&app, actor, file, found).await }).await?;
         Ok(Response::new(row.into_wire()))
+    }
+
+    async fn progress(&self, request: Request<wire::FileRequest>) -> Result<Response<wire::ProgressReply>, Status> {
+        let call = request.into_inner();
+        let actor = Actor::standing(&self.0, call.actor).await?;
+        Ok(Response::new(told(pieces::progress(&self.0, actor, id(&call.file)?).await?)))
+    }
+
+    async fn add_pieces(
+        &self,
+        request: Request<wire::AddPiecesRequest>,
+    ) -> Result<Response<wire::ProgressReply>, Status> {
+        let call = request.into_inner();
+        let (actor, file) = (Actor::from_wire(call.actor)?, id(&call.file)?);
+        let new = call.pieces.iter().map(|piece| {
+            let object = Uuid::from_slice(&piece.object).map_err(|_| Fault::bad_request("pieces: an id is none"))?;
+            Ok(Piece { object, length: piece.length })
+        });
+        let (start, new) = (call.start, new.collect::<Result<Vec<_>, Fault>>()?);
+        let app = Arc::clone(&self.0);
+        let progress = detached(&self.0, async move { pieces::add(&app, actor, file, start, new).await }).await?;
+        Ok(Response::new(told(progress)))
     }
 
     async fn abort(&self, request: Request<wire::FileRequest>) -> Result<Response<chat::Empty>, Status> {

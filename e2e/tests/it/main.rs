@@ -115,6 +115,7 @@ mod session;
 mod sessions;
 mod token_life;
 mod typing;
+mod uploads;
 
 /// Asserts that a call fails with this code of the contract.
 #[track_caller]

@@ -4,11 +4,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt, stream::BoxStream};
+use futures_util::{TryStreamExt, stream::BoxStream};
 use object_store::{
     GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path,
 };
 use service_kit::id::FileId;
+use uuid::Uuid;
 
 use crate::{error::Problem, frame::Code};
 
@@ -17,11 +18,16 @@ const STEP: Duration = Duration::from_secs(30);
 /// Bytes that are written to a folder at once.
 const FOLDER_CHUNK: usize = 256 * 1024;
 
+/// Folder of the pieces of a file.
+const PIECES: &str = "pieces";
+
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The bytes as they came.
     Original,
+    /// A piece of what is still coming.
+    Piece(Uuid),
     /// A picture made smaller, to so many pixels on its longest side.
     Thumbnail(u32),
 }
@@ -30,8 +36,14 @@ impl Part {
     fn name(self) -> String {
         match self {
             Self::Original => "original".to_owned(),
+            Self::Piece(id) => id.to_string(),
             Self::Thumbnail(side) => side.to_string(),
         }
+    }
+
+    /// The folder that it is in, below that of the file.
+    fn folder(self) -> Option<&'static str> {
+        matches!(self, Self::Piece(_)).then_some(PIECES)
     }
 }
 
@@ -66,7 +78,8 @@ impl Store {
     }
 
     fn path(file: FileId, part: Part) -> Path {
-        Path::from_iter([file.to_string(), part.name()])
+        let parts = [Some(file.to_string()), part.folder().map(str::to_owned), Some(part.name())];
+        Path::from_iter(parts.into_iter().flatten())
     }
 
     /// Begins to write a part.
@@ -81,11 +94,10 @@ impl Store {
         file: FileId,
         part: Part,
         range: std::ops::Range<u64>,
-    ) -> Result<impl Stream<Item = object_store::Result<Bytes>> + Send + 'static, Problem> {
+    ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, Problem> {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let path = Self::path(file, part);
-        let stream: BoxStream<'static, _> = in_time(self.objects.get_opts(&path, options)).await?.into_stream();
-        Ok(stream)
+        Ok(in_time(self.objects.get_opts(&path, options)).await?.into_stream())
     }
 
     /// The whole of a part that is known to be small enough for memory.
@@ -99,9 +111,25 @@ impl Store {
         in_time(self.objects.put(&Self::path(file, part), bytes.into())).await.map(drop)
     }
 
+    /// Removes one part. When that fails it stays until the file goes.
+    pub(crate) async fn remove_one(&self, file: FileId, part: Part) {
+        if let Err(problem) = in_time(self.objects.delete(&Self::path(file, part))).await {
+            tracing::debug!(code = ?problem.code(), "a part of a file could not be removed");
+        }
+    }
+
     /// Removes all that there is of a file. Nothing there is fine.
     pub(crate) async fn remove(&self, file: FileId) -> anyhow::Result<()> {
-        let prefix = Path::from(file.to_string());
+        self.remove_below(&file.to_string()).await
+    }
+
+    /// Removes all pieces of a file that is whole.
+    pub(crate) async fn remove_pieces(&self, file: FileId) -> anyhow::Result<()> {
+        self.remove_below(&format!("{file}/{PIECES}")).await
+    }
+
+    async fn remove_below(&self, path: &str) -> anyhow::Result<()> {
+        let prefix = Path::from(path);
         let removing = async {
             let paths = self.objects.list(Some(&prefix)).map_ok(|object| object.location);
             let mut removed = self.objects.delete_stream(Box::pin(paths));
@@ -110,7 +138,7 @@ impl Store {
             }
             if let Some(folder) = &self.folder {
                 // With what a crash has left of half an object, which the listing does not show.
-                match tokio::fs::remove_dir_all(folder.join(file.to_string())).await {
+                match tokio::fs::remove_dir_all(folder.join(path)).await {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                     _ => {}
                 }

@@ -36,12 +36,12 @@ pub(crate) async fn upload(
     origin: Origin,
     body: impl Stream<Item = Result<Bytes, Problem>> + Unpin + Send,
 ) -> Result<v1::File, Problem> {
-    let mut body = Body { stream: body, read: 0, most: origin.most };
+    let mut body = Body::new(body, origin.most);
     let (head, whole) = body.head().await?;
     let media_type = kind::of_head(&head, whole);
     let Origin { actor, name, most, idempotency_key } = origin;
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let begin = wire::BeginRequest { actor: Some(actor.clone()), name, most, idempotency_key };
+    let begin = wire::BeginRequest { actor: Some(actor.clone()), name, most, idempotency_key, resumable: false };
     keeper.check_type(media_type)?;
     let begun = services.files.clone().begin(begin).await?.into_inner();
     if let Some(made) = begun.made {
@@ -84,7 +84,12 @@ async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file:
 impl Keeper {
     /// Looks at what is stored: of a picture it says what it is made into, and stores that. What cannot be read is rejected,
     /// and its bytes are gone.
-    async fn look(self: &Arc<Self>, file: FileId, media_type: &str, size: u64) -> Result<wire::FinishRequest, Problem> {
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        file: FileId,
+        media_type: &str,
+        size: u64,
+    ) -> Result<wire::FinishRequest, Problem> {
         let format = picture::format_of(media_type).filter(|_| size <= picture::MOST_BYTES);
         let Some(format) = format else { return Ok(wire::FinishRequest::default()) };
         let Ok(_turn) = self.decoding.acquire().await else { return Err(stopping()) };
@@ -109,7 +114,7 @@ impl Keeper {
         })
     }
 
-    async fn reject(&self, file: FileId, reason: String) -> Result<wire::FinishRequest, Problem> {
+    pub(super) async fn reject(&self, file: FileId, reason: String) -> Result<wire::FinishRequest, Problem> {
         self.store.remove(file).await.map_err(|error| {
             tracing::error!(file.id = %file, error = format!("{error:#}"), "a rejected file could not be removed");
             Problem::new(Code::Unavailable, "the store of the files does not answer; send it again")
@@ -123,14 +128,20 @@ fn stopping() -> Problem {
 }
 
 /// The bytes as they come.
-struct Body<S> {
+pub(super) struct Body<S> {
     stream: S,
     read: u64,
     most: u64,
 }
 
 impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
-    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    /// What comes, which may be at most so many bytes.
+    pub(super) fn new(stream: S, most: u64) -> Self {
+        Self { stream, read: 0, most }
+    }
+
+    /// More of it, until it has ended.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let next = tokio::time::timeout(STALL, self.stream.next()).await;
         let next = next.map_err(|_| Problem::new(Code::Timeout, "file: nothing came for too long; send it again"))?;
         let Some(bytes) = next.transpose()? else { return Ok(None) };
@@ -142,7 +153,7 @@ impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
     }
 
     /// The first bytes, enough to tell what it is, and whether that is all of it.
-    async fn head(&mut self) -> Result<(Bytes, bool), Problem> {
+    pub(super) async fn head(&mut self) -> Result<(Bytes, bool), Problem> {
         let mut head = BytesMut::new();
         while head.len() < kind::HEAD {
             match self.next().await? {
@@ -155,7 +166,7 @@ impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
     }
 
     /// Stores `head` and the rest. Tells how many bytes there were.
-    async fn store(&mut self, keeper: &Keeper, file: FileId, head: Bytes) -> Result<u64, Problem> {
+    pub(super) async fn store(&mut self, keeper: &Keeper, file: FileId, head: Bytes) -> Result<u64, Problem> {
         let mut writer = keeper.store.write(file, Part::Original).await?;
         let mut next = Ok(Some(head));
         loop {

@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long sending a file may take. What does not move is given up much sooner.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The calls whose body is a file.
-const UPLOADS: [(Method, &str); 1] = [(Method::POST, "/v1/files")];
+const UPLOADS: [(Method, &str); 2] = [(Method::POST, "/v1/files"), (Method::PATCH, "/v1/uploads/{upload}")];
 /// Bytes of an `X-Request-Id` that is taken over.
 const MAX_REQUEST_ID: usize = 128;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

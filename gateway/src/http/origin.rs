@@ -8,8 +8,11 @@ use crate::{error::Problem, frame::Code};
 
 /// What a page may use, and see.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
-const HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id, traceparent";
-const EXPOSED: &str = "x-request-id, retry-after";
+const HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id, traceparent, range, if-none-match, \
+     if-range, tus-resumable, upload-length, upload-offset, upload-metadata, upload-checksum";
+const EXPOSED: &str = "x-request-id, retry-after, location, etag, accept-ranges, content-range, content-disposition, \
+     tus-resumable, tus-version, tus-extension, tus-max-size, tus-checksum-algorithm, upload-offset, upload-length, \
+     upload-expires, upload-metadata";
 /// How long a browser may remember it, in seconds.
 const MAX_AGE_S: &str = "600";
 

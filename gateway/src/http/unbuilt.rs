@@ -39,7 +39,6 @@ pub(super) fn routes() -> Router<Edge> {
         .merge(of_users())
         .merge(of_rooms())
         .merge(of_messages())
-        .merge(of_files())
         .merge(of_notifications())
         .route("/", get(|| async { page_later("the web client") }))
         .route("/docs", get(|| async { page_later("the page of the contracts") }))
@@ -93,10 +92,6 @@ fn of_messages() -> Router<Edge> {
         .route("/v1/rooms/{room}/messages/{seq}/receipts", get(later("receipts are not built yet", page)))
         .route("/v1/rooms/{room}/messages/{seq}/forward", post(later("forwarding is not built yet", forward)))
         .route("/v1/rooms/{room}/messages/{seq}/report", post(later("reports are not built yet", report)))
-}
-
-fn of_files() -> Router<Edge> {
-    Router::new().route("/v1/uploads", any(resumable)).route("/v1/uploads/{upload}", any(resumable))
 }
 
 fn of_notifications() -> Router<Edge> {
@@ -185,10 +180,6 @@ fn search(params: &Params, _: &Fields<'_>) -> Result<(), Fault> {
     fields.opt_int("to", 0..=i64::MAX)?;
     fields.opt_word("has", &[("file", ()), ("link", ())])?;
     params.page().map(drop)
-}
-
-async fn resumable(State(edge): State<Edge>, caller: Caller) -> Answer {
-    of_account(&edge, caller, "uploads are not built yet").await
 }
 
 /// There are no operators yet, so this is nobody's to do.
