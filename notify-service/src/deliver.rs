@@ -65,7 +65,7 @@ pub(crate) fn start(app: &Arc<App>, bus: &Bus, tasks: &Tasks) {
     let (done, updates) = mpsc::channel(2 * TOGETHER);
     let deliverer = Arc::new(Deliverer {
         app: Arc::clone(app),
-        origins: Origins::default(),
+        origins: Origins::new(app.rate),
         slots: Arc::new(Semaphore::new(TOGETHER)),
         done,
         tasks: tasks.clone(),
@@ -212,9 +212,8 @@ impl Deliverer {
                     this.note_all(&push, |due| this.judge(due, claim, tried.clone())).await;
                 });
             }
-            Entry::Full => {
-                let again = Some(in_future(Duration::from_millis(rand::rng().random_range(200..1000))));
-                self.note_all(&push, |due| Update { due_at: again, ..Update::of(due, claim) }).await;
+            Entry::Full(again) => {
+                self.note_all(&push, |due| Update { due_at: Some(again), ..Update::of(due, claim) }).await;
             }
             Entry::Closed(until) => self.note_all(&push, |due| self.wait_for_origin(due, claim, until)).await,
         }

@@ -76,6 +76,8 @@ pub struct Config {
     pub apns: Option<ApnsConfig>,
     /// Who takes mail; none: no e-mail.
     pub email: Option<EmailConfig>,
+    /// Pushes in a second to one provider, by this process; 0: as many as come.
+    pub rate: u32,
     /// Whether pushes may go to private addresses, and without TLS.
     pub private_targets: bool,
 }
@@ -161,6 +163,7 @@ impl Config {
             apns: apns::config(get)?,
             email: email::config(get)?,
             timing,
+            rate: env::value(get, "PARLANCE_PUSH_RATE")?,
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
             private_targets: env::switch(get, "PARLANCE_ALLOW_PRIVATE_TARGETS")?,
@@ -178,6 +181,7 @@ pub(crate) struct App {
     pub(crate) fcm: Option<Fcm>,
     pub(crate) apns: Option<Apns>,
     pub(crate) email: Option<Email>,
+    pub(crate) rate: u32,
     pub(crate) private_targets: bool,
     pub(crate) timing: Timing,
     /// What pushes go through.
@@ -245,6 +249,7 @@ pub async fn start(
         fcm,
         apns,
         email,
+        rate: config.rate,
         private_targets: private,
         timing: config.timing,
         client: target::client(private, timeout)?,

@@ -75,6 +75,7 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_EMAIL_FROM", "", "mailbox that e-mail is from: Chat <chat@example.org>"),
     known("PARLANCE_EMAIL_DELAY_MS", "900000", "how long e-mail waits for more messages of the same room"),
     known("PARLANCE_PUSH_DELAY_MS", "3000", "how long a push waits for a read elsewhere"),
+    known("PARLANCE_PUSH_RATE", "1000", "pushes in a second to one provider, by each replica; 0: no bound"),
     known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
     known("PARLANCE_FILES_URL", "", "object store for files; standalone: a folder in its data folder"),
     known("PARLANCE_FILES_MAX_BYTES", "104857600", "bytes of the largest file"),

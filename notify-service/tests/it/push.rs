@@ -1,6 +1,6 @@
 //! What a message makes of the devices of its room's members.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -400,4 +400,28 @@ async fn quiet_hours_and_privacy_are_kept_and_hold(world: &World) {
     let payload = &receiver.pushes("carol")[0].payload;
     assert!(!payload.to_string().contains("secret") && !payload.to_string().contains("Maja"), "{payload}");
     assert!(receiver.pushes("bob").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_provider_goes_out_at_its_rate() {
+    const RATE: u32 = 40;
+    const PUSHES: usize = 60;
+    let world = World::begin_with(Database::sqlite(), Config { rate: RATE, ..config() }).await;
+    let (maja, receiver) = (world.person("Maja").await, Receiver::start().await);
+    let mut people = Vec::new();
+    for number in 0..PUSHES {
+        let person = world.person("member").await;
+        world.subscribes(&person, &receiver, &format!("of-{number}")).await;
+        people.push(person);
+    }
+    let room = world.group(&maja, "all", &people.iter().collect::<Vec<_>>()).await;
+    let began = Instant::now();
+    world.says(&maja, &room, "hello").await;
+    for number in 0..PUSHES {
+        receiver.has(&format!("of-{number}"), 1).await;
+    }
+    // A quarter of a second's may go at once, the others one after the other.
+    let least = Duration::from_secs_f64(PUSHES as f64 / f64::from(RATE) - 0.25);
+    assert!(began.elapsed() >= least, "all in {:?}", began.elapsed());
+    world.end().await;
 }
