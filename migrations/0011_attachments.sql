@@ -1,9 +1,11 @@
--- Attachments: which messages hold a file.
+-- Attachments and avatars: what holds a file.
 
 -- Who may see one of these messages may read the file; when the last one goes, so does the file.
 create table file_refs (
     file_id uuid not null,
+    -- Or the id of a user.
     room_id uuid not null,
+    -- 0: the avatar of the room, for its members; -1: that of a user or of a channel, for everybody.
     seq bigint not null,
     primary key (file_id, room_id, seq)
 );

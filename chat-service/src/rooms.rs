@@ -59,7 +59,7 @@ pub(crate) async fn save(tx: &mut Tx, room: &RoomRow) -> Result<()> {
     on_tx!(tx, c => sqlx::query(
         "update rooms set name = $2, name_folded = $3, topic = $4, active_at = $5, seq = $6, rev = $7, info_rev = $8,
              member_count = $9, archived = $10, history_joined = $11, announcement = $12, slow_mode_s = $13,
-             retention_days = $14
+             retention_days = $14, avatar = $15
          where id = $1",
     )
     .bind(room.id)
@@ -76,6 +76,7 @@ pub(crate) async fn save(tx: &mut Tx, room: &RoomRow) -> Result<()> {
     .bind(room.announcement)
     .bind(room.slow_mode_s)
     .bind(room.retention_days)
+    .bind(room.avatar)
     .execute(c)
     .await
     .map(|_| ()))?;

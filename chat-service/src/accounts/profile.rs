@@ -2,10 +2,21 @@
 
 use std::ops::RangeInclusive;
 
-use service_kit::{fault::Fault, id::UserId, on_db, on_tx};
+use service_kit::{
+    fault::Fault,
+    id::{FileId, UserId},
+    on_db, on_tx,
+};
 
 use super::{UserRow, check_text, user_columns};
-use crate::{App, actor::Actor, error::Result, outbox::Announcement, page::Page};
+use crate::{
+    App,
+    actor::Actor,
+    error::Result,
+    files::attach::{self, OPEN_AVATAR},
+    outbox::Announcement,
+    page::Page,
+};
 
 /// Characters of a display name.
 const DISPLAY_NAME: RangeInclusive<usize> = 1..=128;
@@ -28,6 +39,8 @@ pub(crate) struct Patch {
     pub(crate) display_name: Option<String>,
     pub(crate) show_receipts: Option<bool>,
     pub(crate) show_presence: Option<bool>,
+    /// A picture, or none.
+    pub(crate) avatar: Option<Option<FileId>>,
 }
 
 /// The profile of the actor.
@@ -47,12 +60,22 @@ pub(crate) async fn get_me(app: &App, actor: Actor) -> Result<Profile> {
 /// Changes the profile of the actor.
 ///
 /// # Errors
-/// `bad_request` naming the field.
+/// `bad_request` naming the field; what [`attach::change_avatar`] refuses.
 pub(crate) async fn patch_me(app: &App, actor: Actor, patch: Patch) -> Result<Profile> {
     if let Some(display_name) = &patch.display_name {
         check_display_name(display_name)?;
     }
     let mut tx = app.db.begin().await?;
+    if let Some(avatar) = patch.avatar {
+        let user = actor.user;
+        on_tx!(&mut tx, c => sqlx::query("update users set avatar = $2 where id = $1")
+            .bind(user)
+            .bind(avatar)
+            .execute(c)
+            .await
+            .map(|_| ()))?;
+        attach::change_avatar(&mut tx, user, (user.0, OPEN_AVATAR), avatar).await?;
+    }
     let profile: Option<Profile> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
         "update users set
             display_name = coalesce($2, display_name),

@@ -1,4 +1,4 @@
-//! Files of messages: who may attach which, and what goes with the last message that holds it.
+//! What holds files, messages and avatars: who may have which held, and what goes with the last that holds it.
 
 use std::collections::HashMap;
 
@@ -11,17 +11,26 @@ use service_kit::{
     id::{FileId, RoomId, UserId},
     on_tx,
 };
+use uuid::Uuid;
 
 use super::{FileRow, READY, REJECTED, file_columns, no_such_file};
+use crate::error::Result;
 
-/// Whether a file is shown to `$user` by a message: in a room that the user is in, and above what was before that.
+/// In place of a seq: it is the avatar of a room, for its members.
+pub(crate) const AVATAR: i64 = 0;
+/// The same of a user or of a channel, for everybody.
+pub(crate) const OPEN_AVATAR: i64 = -1;
+
+/// Whether a file is shown to `$user`: by a message of a room that the user is in, above what was before that, or as an
+/// avatar.
 macro_rules! is_shown_to {
     ($user:literal) => {
         concat!(
             "files.state = 2 and exists (
-                 select 1 from file_refs r join members m on m.room_id = r.room_id and m.user_id = ",
+                 select 1 from file_refs r left join members m on m.room_id = r.room_id and m.user_id = ",
             $user,
-            " where r.file_id = files.id and m.present and r.seq > m.visible_from_seq)"
+            " where r.file_id = files.id
+                 and (r.seq = -1 or (m.present and (r.seq = 0 or r.seq > m.visible_from_seq))))"
         )
     };
 }
@@ -132,13 +141,40 @@ pub(crate) async fn hold(tx: &mut Tx, refs: &[(FileId, RoomId, i64)]) -> sqlx::R
     Ok(())
 }
 
+/// Gives what is called `holder` another avatar, or none.
+///
+/// # Errors
+/// `not_found` for a file that the actor may not know of, `unprocessable` for one that is no picture.
+pub(crate) async fn change_avatar(
+    tx: &mut Tx,
+    actor: UserId,
+    (holder, seq): (Uuid, i64),
+    new: Option<FileId>,
+) -> Result<()> {
+    let wanted: Vec<FileId> = new.into_iter().collect();
+    let known = known(tx, [(actor, wanted.as_slice())].into_iter()).await?;
+    for file in &wanted {
+        let row = known.get(&(actor, *file)).ok_or_else(no_such_file)?;
+        if row.state != READY || row.thumbnails == 0 {
+            return Err(Fault::unprocessable("avatar: is no picture").into());
+        }
+    }
+    let held: Vec<(FileId,)> = on_tx!(tx, c => sqlx::query_as(HELD).bind(holder).bind(seq).fetch_all(c).await)?;
+    if held.iter().map(|(file,)| *file).eq(wanted.iter().copied()) {
+        return Ok(());
+    }
+    release(tx, RoomId(holder), seq).await?;
+    let refs: Vec<_> = wanted.into_iter().map(|file| (file, RoomId(holder), seq)).collect();
+    Ok(hold(tx, &refs).await?)
+}
+
 /// A message holds its files no more. Those that no other one holds are nobody's to read from the commit on.
 ///
 /// # Errors
 /// When the database does not do it.
 pub(crate) async fn release(tx: &mut Tx, room: RoomId, seq: i64) -> sqlx::Result<()> {
     // Locked before it is looked who else holds them: a message that takes one at this moment is seen, or waits.
-    let lock = if tx.is_postgres() { HELD_POSTGRES } else { HELD_SQLITE };
+    let lock = if tx.is_postgres() { HELD_LOCKED } else { HELD };
     let files: Vec<(FileId,)> = on_tx!(tx, c => sqlx::query_as(lock).bind(room).bind(seq).fetch_all(c).await)?;
     on_tx!(tx, c => sqlx::query("delete from file_refs where room_id = $1 and seq = $2")
         .bind(room)
@@ -160,6 +196,6 @@ pub(crate) async fn release(tx: &mut Tx, room: RoomId, seq: i64) -> sqlx::Result
     Ok(())
 }
 
-const HELD_SQLITE: &str = "select file_id from file_refs where room_id = $1 and seq = $2";
-const HELD_POSTGRES: &str = "select id from files
+const HELD: &str = "select file_id from file_refs where room_id = $1 and seq = $2";
+const HELD_LOCKED: &str = "select id from files
     where id in (select file_id from file_refs where room_id = $1 and seq = $2) order by id for no key update";

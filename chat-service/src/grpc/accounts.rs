@@ -13,6 +13,7 @@ use service_kit::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::files::avatar;
 use crate::{
     App,
     accounts::detached,
@@ -107,9 +108,10 @@ impl accounts_server::Accounts for Accounts {
     }
 
     async fn patch_me(&self, request: Request<chat::PatchMeRequest>) -> Result<Response<chat::Profile>, Status> {
-        let chat::PatchMeRequest { actor, display_name, receipts, presence } = request.into_inner();
+        let chat::PatchMeRequest { actor, display_name, receipts, presence, avatar: file } = request.into_inner();
         let actor = Actor::standing(&self.app, actor).await?;
-        let patch = Patch { display_name, show_receipts: receipts, show_presence: presence };
+        let patch =
+            Patch { display_name, show_receipts: receipts, show_presence: presence, avatar: avatar(file.as_ref())? };
         let app = Arc::clone(&self.app);
         let profile = detached(&self.app, async move { profile::patch_me(&app, actor, patch).await }).await?;
         Ok(Response::new(profile_to_wire(profile)))

@@ -32,6 +32,15 @@ fn id(bytes: &[u8]) -> Result<FileId, Fault> {
     FileId::from_wire(bytes, "file")
 }
 
+/// A file to be shown, nothing for none; absent when it stays.
+pub(super) fn avatar(given: Option<&Bytes>) -> Result<Option<Option<FileId>>, Fault> {
+    let read = |given: &Bytes| match given.is_empty() {
+        true => Ok(None),
+        false => FileId::from_wire(given, "avatar").map(Some),
+    };
+    given.map(read).transpose()
+}
+
 fn told(progress: Progress) -> wire::ProgressReply {
     let (is_pending, offset, length) = (progress.is_pending(), progress.offset(), progress.file.size);
     let piece =

@@ -9,6 +9,7 @@ use service_kit::{
 };
 use tonic::{Request, Response, Status};
 
+use super::files::avatar;
 use crate::{
     App,
     accounts::detached,
@@ -104,14 +105,11 @@ impl rooms_server::Rooms for Rooms {
         let call = request.into_inner();
         let actor = Actor::standing(&self.0, call.actor).await?;
         let room = RoomId::from_wire(&call.room, "room")?;
-        let unbuilt = if call.has_avatar {
-            Some("avatar")
-        } else {
-            call.retention_days.filter(|days| *days != 0).map(|_| "settings.retention_days")
-        };
+        let unbuilt = call.retention_days.filter(|days| *days != 0).map(|_| "settings.retention_days");
         let patch = Patch {
             name: call.name,
             topic: call.topic,
+            avatar: avatar(call.avatar.as_ref())?,
             history_joined: call.history_joined,
             announcement: call.announcement,
             slow_mode_s: call.slow_mode_s,

@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use parlance_proto::event::MeChanged;
-use service_kit::{db::Tx, fault::Fault, id::RoomId, on_tx};
+use service_kit::{
+    db::Tx,
+    fault::Fault,
+    id::{FileId, RoomId},
+    on_tx,
+};
 
 use crate::{
     App,
     actor::Actor,
     error::Result,
+    files::attach::{self, AVATAR, OPEN_AVATAR},
     outbox::Announcement,
     rooms::{self, Kind, MemberRow, Role, RoomRow, create, member_columns},
 };
@@ -23,6 +29,8 @@ const MAX_DRAFT: usize = 8_000;
 pub(crate) struct Patch {
     pub(crate) name: Option<String>,
     pub(crate) topic: Option<String>,
+    /// A picture, or none.
+    pub(crate) avatar: Option<Option<FileId>>,
     pub(crate) history_joined: Option<bool>,
     pub(crate) announcement: Option<bool>,
     pub(crate) slow_mode_s: Option<i64>,
@@ -60,8 +68,14 @@ pub(crate) async fn patch(app: &Arc<App>, actor: Actor, room: RoomId, patch: Pat
         return Err(Fault::unprocessable(format!("{what} is not built yet")).into());
     }
     let before = row.clone();
+    if let Some(avatar) = patch.avatar {
+        let seq = if row.kind() == Kind::Channel { OPEN_AVATAR } else { AVATAR };
+        attach::change_avatar(&mut tx, actor.user, (room.0, seq), avatar).await?;
+        row.avatar = avatar.map(|file| file.0);
+    }
     apply(&mut row, patch);
     if same(&before, &row) {
+        // The file it has is held as before.
         return Ok(());
     }
     row.info_rev = row.next_rev();
@@ -83,6 +97,7 @@ fn apply(row: &mut RoomRow, patch: Patch) {
 fn same(before: &RoomRow, after: &RoomRow) -> bool {
     before.name == after.name
         && before.topic == after.topic
+        && before.avatar == after.avatar
         && before.history_joined == after.history_joined
         && before.announcement == after.announcement
         && before.slow_mode_s == after.slow_mode_s

@@ -1,12 +1,16 @@
 //! Files: sent, read in whole and in part, never shown as something that runs, and gone without a trace when they fail.
 
 use e2e::{OwnStandalone, Person, eventually, files_below, multipart, multipart_type, tell};
+use parlance_client::{Code, FileId};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use uuid::Uuid;
+
+use super::is_refused;
 
 /// A standalone that sweeps all the time.
 fn swept(settings: &[(&str, &str)]) -> OwnStandalone {
@@ -279,5 +283,39 @@ fn a_picture_that_cannot_be_shown_is_rejected_and_leaves_nothing() {
             }
         }
         nothing_is_left(&own).await;
+    }));
+}
+
+#[test]
+fn an_avatar_is_shown_to_whoever_may_see_whose_it_is() {
+    let own = swept(&[]);
+    tell(Box::pin(async {
+        let (alice, bob, eve) =
+            (own.stack().user("alice").await, own.stack().user("bob").await, own.stack().user("eve").await);
+        let (face, room_face) =
+            (alice.uploads("me.jpg", &turned_jpeg()).await, alice.uploads("us.jpg", &turned_jpeg()).await);
+        let sees = async |who: &Person, file| who.reads(0, file, "/thumbnail?size=160", &[]).await.status().as_u16();
+        assert_eq!(sees(&bob, face).await, 404);
+        for _ in 0..2 {
+            let me = alice.api.patch_me(json!({ "avatar": face })).await.expect("a profile");
+            assert_eq!(me.avatar, Some(face));
+        }
+        assert_eq!(bob.api.user(alice.id()).await.expect("a user").avatar, Some(face));
+        assert_eq!(sees(&bob, face).await, 200);
+
+        let room = alice.makes_a_group("us", &[&bob]).await.id;
+        let changed = alice.api.patch_room(room, json!({ "avatar": room_face })).await.expect("a room");
+        assert_eq!(changed.info.avatar, Some(room_face));
+        assert_eq!((sees(&bob, room_face).await, sees(&eve, room_face).await), (200, 404));
+
+        let text = alice.uploads("me.txt", b"no face").await;
+        for (avatar, code) in [(text, Code::Unprocessable), (FileId(Uuid::now_v7()), Code::NotFound)] {
+            is_refused(alice.api.patch_me(json!({ "avatar": avatar })).await, code);
+        }
+        is_refused(eve.api.patch_me(json!({ "avatar": room_face })).await, Code::NotFound);
+        assert_eq!(alice.api.patch_me(json!({ "avatar": null })).await.expect("a profile").avatar, None);
+        assert_eq!(sees(&bob, face).await, 404, "gone with the last that held it");
+        alice.api.patch_room(room, json!({ "avatar": null })).await.expect("a room");
+        assert_eq!(sees(&alice, room_face).await, 404);
     }));
 }

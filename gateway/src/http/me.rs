@@ -1,8 +1,10 @@
 //! One's own profile and privacy.
 
 use axum::{Router, extract::State, routing::get};
+use bytes::Bytes;
 use parlance_proto::chat;
 use serde::Serialize;
+use service_kit::{fault::Fault, id::FileId};
 
 use super::{
     Edge,
@@ -10,11 +12,7 @@ use super::{
     request::Body,
 };
 use crate::{
-    error::Problem,
-    frame::{
-        Code,
-        fields::{ANY_LENGTH, refuse},
-    },
+    frame::fields::{ANY_LENGTH, Fields, refuse},
     json,
     token::Caller,
 };
@@ -63,12 +61,14 @@ async fn patch(State(edge): State<Edge>, caller: Caller, body: Body) -> Answer {
         Some(privacy) => (privacy.opt_flag("receipts")?, privacy.opt_flag("presence")?),
         None => (None, None),
     };
-    // Null takes an avatar away, and nobody has one yet.
-    if fields.opt_uuid("avatar")?.is_some() {
-        edge.services.accounts.clone().check(caller.actor).await?;
-        return Err(Problem::new(Code::Unprocessable, "avatar: avatars are not built yet"));
-    }
-    let request = chat::PatchMeRequest { actor: Some(caller.actor), display_name, receipts, presence };
+    let avatar = avatar(&fields)?;
+    let request = chat::PatchMeRequest { actor: Some(caller.actor), display_name, receipts, presence, avatar };
     let profile = edge.services.accounts.clone().patch_me(request).await?.into_inner();
     ok(&Profile::from(&profile))
+}
+
+/// `avatar` of a patch: the id of a file, empty for null, which takes it away.
+pub(super) fn avatar(fields: &Fields<'_>) -> Result<Option<Bytes>, Fault> {
+    let file = fields.opt_uuid("avatar")?.map(|id| FileId(id).to_wire());
+    Ok(file.or(fields.is_null("avatar").then(Bytes::new)))
 }

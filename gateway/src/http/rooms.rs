@@ -10,6 +10,7 @@ use parlance_proto::{chat, v1};
 
 use super::{
     Edge,
+    me::avatar,
     reply::{Answer, created, created_or_ok, nothing, ok},
     request::{Body, Params, Path, idempotency_key},
 };
@@ -73,7 +74,7 @@ async fn read(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {
     ok(&json::Room::from(&room))
 }
 
-/// Absent fields stay; null takes the topic and the retention away.
+/// Absent fields stay; null takes the topic, the avatar and the retention away.
 async fn patch(State(edge): State<Edge>, caller: Caller, path: Path, body: Body) -> Answer {
     let (room, fields) = (path.room()?, body.fields());
     if fields.is_null("name") {
@@ -84,7 +85,7 @@ async fn patch(State(edge): State<Edge>, caller: Caller, path: Path, body: Body)
         room: room.to_wire(),
         name: fields.opt_text("name", ANY_LENGTH)?,
         topic: fields.opt_text("topic", ANY_LENGTH)?.or(fields.is_null("topic").then(String::new)),
-        has_avatar: fields.opt_uuid("avatar")?.is_some(),
+        avatar: avatar(&fields)?,
         ..chat::PatchRoomRequest::default()
     };
     if let Some(settings) = fields.opt_object("settings", "settings.")? {
