@@ -31,6 +31,8 @@ pub(crate) struct Item {
     pub(crate) meta: Option<String>,
     /// Files that go with it, each once.
     pub(crate) attachments: Vec<FileId>,
+    /// As [`crate::messages::mentions`] stores them.
+    pub(crate) mentions: Option<Vec<u8>>,
     /// Fields that are not built yet were given.
     pub(crate) unbuilt: bool,
     /// The trace that it belongs to; empty without one.
@@ -45,6 +47,7 @@ impl Item {
             + self.text.len()
             + self.meta.as_ref().map_or(0, String::len)
             + self.attachments.len() * size_of::<FileId>()
+            + self.mentions.as_ref().map_or(0, Vec::len)
     }
 }
 

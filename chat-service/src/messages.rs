@@ -1,6 +1,7 @@
 //! Messages: how they are stored and shown, editing and deleting. `history` reads pages of them.
 
 pub(crate) mod history;
+pub(crate) mod mentions;
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub(crate) const KIND_SYSTEM: i16 = 2;
 /// The columns of [`MessageRow`].
 macro_rules! message_columns {
     () => {
-        "room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, edited_at, deleted_at, attachments"
+        "room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, edited_at, deleted_at, attachments,
+         mentions"
     };
 }
 pub(crate) use message_columns;
@@ -54,12 +56,15 @@ pub(crate) struct MessageRow {
     pub(crate) deleted_at: Option<i64>,
     /// An encoded `Attached`; absent without files.
     pub(crate) attachments: Option<Vec<u8>>,
+    /// As [`mentions`] stores them.
+    pub(crate) mentions: Option<Vec<u8>>,
 }
 
 impl MessageRow {
     /// The Message object of the contract.
     pub(crate) fn into_wire(self) -> v1::Message {
         let kind = if self.kind == KIND_SYSTEM { v1::MessageKind::System } else { v1::MessageKind::Text };
+        let (mentions, mentions_all) = mentions::to_wire(self.mentions.as_deref());
         v1::Message {
             room: self.room_id.to_wire(),
             seq: self.seq,
@@ -75,6 +80,8 @@ impl MessageRow {
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
             attachments: self.attachments.as_deref().map(attached).unwrap_or_default(),
+            mentions,
+            mentions_all,
         }
     }
 }
@@ -93,8 +100,9 @@ pub(crate) fn check_text(text: &str, with_files: bool) -> Result<(), Fault> {
 /// Inserts one message. The group commit inserts many in one statement of its own.
 pub(crate) async fn insert(tx: &mut Tx, message: &MessageRow) -> sqlx::Result<()> {
     on_tx!(tx, c => sqlx::query(
-        "insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments,
+             mentions)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(message.room_id)
     .bind(message.seq)
@@ -108,9 +116,11 @@ pub(crate) async fn insert(tx: &mut Tx, message: &MessageRow) -> sqlx::Result<()
     .bind(&message.meta)
     .bind(message.at)
     .bind(&message.attachments)
+    .bind(&message.mentions)
     .execute(c)
     .await
-    .map(|_| ()))
+    .map(|_| ()))?;
+    mentions::insert(tx, message).await
 }
 
 /// One message, as a member may see it.
@@ -172,7 +182,8 @@ pub(crate) async fn edit(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64, t
     Ok(message)
 }
 
-/// Deletes a message for all: its text goes, its place stays. Gives the message's rev.
+/// Deletes a message for all: its text and its files go, its place and whom it mentioned stay, so that a client can count
+/// them out. Gives the message's rev.
 pub(crate) async fn delete(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64) -> Result<i64> {
     let mut tx = app.db.begin().await?;
     let mut row = rooms::lock(&mut tx, room).await?;
@@ -193,6 +204,7 @@ pub(crate) async fn delete(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64)
     }
     message.deleted_at = Some(clock::now_ms());
     message.rev = row.next_rev();
+    mentions::remove(&mut tx, &message).await?;
     update(app, tx, &row, &message).await?;
     Ok(message.rev)
 }

@@ -19,7 +19,7 @@ use service_kit::{
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use crate::{App, error::Result, outbox::Announcement, rooms::MemberRow};
+use crate::{App, error::Result, messages::mentions::count_mentions, outbox::Announcement, rooms::MemberRow};
 
 /// How long cursors are collected.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -135,6 +135,8 @@ struct Moved {
     /// It moved forth: marking as unread is nobody else's business.
     advanced: bool,
     delivered: bool,
+    /// Mentions that are not read where the cursor stands now.
+    mentions: i64,
 }
 
 async fn settle(app: &App, asks: Vec<((RoomId, UserId), Vec<Ask>)>) {
@@ -166,10 +168,11 @@ async fn settle(app: &App, asks: Vec<((RoomId, UserId), Vec<Ask>)>) {
 async fn transact(app: &App, keys: &[(RoomId, UserId)], marks: &[Vec<Mark>]) -> Result<Vec<Settled>> {
     let mut tx = app.db.begin().await?;
     let mut places = read(&mut tx, keys).await?;
-    let settled: Vec<Settled> = keys.iter().zip(marks).map(|(key, marks)| judge(places.remove(key), marks)).collect();
-    let moved: Vec<&Moved> = settled.iter().filter_map(|settled| settled.moved.as_ref()).collect();
+    let mut settled: Vec<Settled> =
+        keys.iter().zip(marks).map(|(key, marks)| judge(places.remove(key), marks)).collect();
+    let mut moved: Vec<&mut Moved> = settled.iter_mut().filter_map(|settled| settled.moved.as_mut()).collect();
     if !moved.is_empty() {
-        write(&mut tx, &moved).await?;
+        write(&mut tx, &mut moved).await?;
         tx.commit().await?;
     }
     Ok(settled)
@@ -202,16 +205,16 @@ fn judge(place: Option<Place>, marks: &[Mark]) -> Settled {
         place.member.me_rev += 1;
     }
     let advanced = place.member.read_seq > before.0;
-    let moved = (read || delivered).then_some(Moved { place, read, advanced, delivered });
+    let moved = (read || delivered).then_some(Moved { place, read, advanced, delivered, mentions: 0 });
     Settled { answers, moved }
 }
 
 /// Everybody in a small room hears of it, unless this member does not show receipts; one's own devices get their badge.
 fn announce(announcement: &mut Announcement, moved: &Moved) {
-    let Moved { place, read, advanced, delivered } = moved;
+    let Moved { place, read, advanced, delivered, mentions } = moved;
     let member = &place.member;
     if *read {
-        let me = member.to_me(place.seq);
+        let me = member.to_me(place.seq, *mentions);
         announcement.me(member.user_id, MeChanged { room: member.room_id.to_wire(), me: Some(me) });
     }
     if (*advanced || *delivered) && place.show_receipts && place.member_count <= MOST_MEMBERS {
@@ -264,37 +267,59 @@ async fn read(tx: &mut Tx, keys: &[(RoomId, UserId)]) -> Result<HashMap<(RoomId,
     Ok(rows.into_iter().map(|row| ((row.member.room_id, row.member.user_id), row)).collect())
 }
 
-async fn write(tx: &mut Tx, moved: &[&Moved]) -> Result<()> {
+macro_rules! returning {
+    () => {
+        concat!(
+            " returning members.room_id, members.user_id, (select seq from rooms where id = members.room_id) as seq, ",
+            count_mentions!("members"),
+            " as mentions"
+        )
+    };
+}
+
+/// Writes the cursors that moved, and reads what is behind them now: the last seq and the mentions in one snapshot.
+async fn write(tx: &mut Tx, moved: &mut [&mut Moved]) -> Result<()> {
     let members = moved.iter().map(|moved| &moved.place.member);
-    match tx {
+    let rows: Vec<(RoomId, UserId, i64, i64)> = match tx {
         Tx::Postgres(tx) => {
-            sqlx::query(
-                "update members m set read_seq = n.read_seq, delivered_seq = n.delivered_seq, me_rev = n.me_rev
+            sqlx::query_as(concat!(
+                "update members set read_seq = n.read_seq, delivered_seq = n.delivered_seq, me_rev = n.me_rev
                  from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
                      as n(room_id, user_id, read_seq, delivered_seq, me_rev)
-                 where m.room_id = n.room_id and m.user_id = n.user_id",
-            )
+                 where members.room_id = n.room_id and members.user_id = n.user_id",
+                returning!()
+            ))
             .bind(members.clone().map(|member| member.room_id.0).collect::<Vec<Uuid>>())
             .bind(members.clone().map(|member| member.user_id.0).collect::<Vec<Uuid>>())
             .bind(members.clone().map(|member| member.read_seq).collect::<Vec<i64>>())
             .bind(members.clone().map(|member| member.delivered_seq).collect::<Vec<i64>>())
             .bind(members.map(|member| member.me_rev).collect::<Vec<i64>>())
-            .execute(&mut **tx)
-            .await?;
+            .fetch_all(&mut **tx)
+            .await?
         }
         Tx::Sqlite(tx) => {
+            let mut rows = Vec::with_capacity(moved.len());
             for member in members {
-                sqlx::query(
-                    "update members set read_seq = $3, delivered_seq = $4, me_rev = $5 where room_id = $1 and user_id = $2",
-                )
+                let row = sqlx::query_as::<_, (RoomId, UserId, i64, i64)>(concat!(
+                    "update members set read_seq = $3, delivered_seq = $4, me_rev = $5
+                     where room_id = $1 and user_id = $2",
+                    returning!()
+                ))
                 .bind(member.room_id)
                 .bind(member.user_id)
                 .bind(member.read_seq)
                 .bind(member.delivered_seq)
-                .bind(member.me_rev)
-                .execute(&mut **tx)
-                .await?;
+                .bind(member.me_rev);
+                rows.extend(row.fetch_optional(&mut **tx).await?);
             }
+            rows
+        }
+    };
+    let behind: HashMap<_, _> = rows.into_iter().map(|(room, user, seq, count)| ((room, user), (seq, count))).collect();
+    for moved in moved {
+        let member = &moved.place.member;
+        if let Some((seq, mentions)) = behind.get(&(member.room_id, member.user_id)) {
+            (moved.place.seq, moved.mentions) = (*seq, *mentions);
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ pub(crate) use parse::{
     history as read_history, message_text as read_text, send as read_send, seq as read_seq,
 };
 
+use bytes::Bytes;
 use service_kit::{
     fault::Fault,
     id::{ClientId, FileId, RoomId, UserId},
@@ -161,10 +162,29 @@ pub struct Send {
     pub reply_to: Option<i64>,
     /// A JSON object as text, at most 4 KiB.
     pub meta: Option<String>,
+    /// Who is mentioned.
+    pub mentions: Mentions,
     /// Files that go with it, at most 10.
     pub attachments: Vec<FileId>,
-    /// Mentions or a thread were given: they are in good form, but not built yet.
+    /// A thread was given: it is in good form, but not built yet.
     pub unbuilt: bool,
+}
+
+/// Whom a message mentions: at most 50 in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mentions {
+    /// Each once, in the order given.
+    pub users: Vec<UserId>,
+    /// Every member.
+    pub all: bool,
+}
+
+impl Mentions {
+    /// The users as the services take them.
+    #[must_use]
+    pub fn to_wire(&self) -> Vec<Bytes> {
+        self.users.iter().map(|user| user.to_wire()).collect()
+    }
 }
 
 /// What `status` sets.

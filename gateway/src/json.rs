@@ -255,6 +255,19 @@ impl<'a> From<&'a v1::Member> for Member<'a> {
     }
 }
 
+/// Whom a `Message` mentions: a user, or `all`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Mention<'a> {
+    User(Id<'a>),
+    All(&'static str),
+}
+
+fn mentions(message: &v1::Message) -> Vec<Mention<'_>> {
+    let users = message.mentions.iter().map(|user| Mention::User(Id(user)));
+    users.chain(message.mentions_all.then_some(Mention::All("all"))).collect()
+}
+
 /// A `Message`.
 #[derive(Debug, Serialize)]
 pub struct Message<'a> {
@@ -266,7 +279,7 @@ pub struct Message<'a> {
     sender: Id<'a>,
     kind: &'static str,
     text: &'a str,
-    mentions: [(); 0],
+    mentions: Vec<Mention<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<i64>,
     attachments: Vec<File<'a>>,
@@ -295,7 +308,7 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
                 v1::MessageKind::Text | v1::MessageKind::Unspecified => "text",
             },
             text: &message.text,
-            mentions: [],
+            mentions: mentions(message),
             reply_to: message.reply_to,
             attachments: message.attachments.iter().map(File::from).collect(),
             reactions: [],

@@ -100,6 +100,8 @@ pub(crate) fn message(message: &v1::Message) -> v1::Message {
         edited_at: message.edited_at,
         deleted_at: message.deleted_at,
         attachments: message.attachments.clone(),
+        mentions: message.mentions.clone(),
+        mentions_all: message.mentions_all,
     }
 }
 

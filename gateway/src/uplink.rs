@@ -121,6 +121,8 @@ impl Uplink {
             meta: send.meta,
             unbuilt: send.unbuilt,
             attachments: send.attachments.into_iter().map(FileId::to_wire).collect(),
+            mentions: send.mentions.to_wire(),
+            mentions_all: send.mentions.all,
             traceparent: telemetry::current_traceparent().unwrap_or_default(),
         };
         let alive = state.alive.clone();

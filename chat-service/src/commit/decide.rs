@@ -152,7 +152,7 @@ fn accept(
         return Err(Fault::unprocessable("the room is archived"));
     }
     if item.unbuilt {
-        return Err(Fault::unprocessable("mentions and thread are not built yet"));
+        return Err(Fault::unprocessable("threads are not built yet"));
     }
     let key = (item.room, item.sender);
     let pause = room.slow_mode_s * 1000;
@@ -194,6 +194,7 @@ fn row(item: &Item, moved: Moved, id: MessageId) -> MessageRow {
         edited_at: None,
         deleted_at: None,
         attachments: None,
+        mentions: item.mentions.clone(),
     }
 }
 
@@ -234,6 +235,7 @@ mod tests {
             reply_to: None,
             meta: None,
             attachments: Vec::new(),
+            mentions: None,
             unbuilt: false,
             traceparent: String::new(),
             reply: Reply::Call(reply),

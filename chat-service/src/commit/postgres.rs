@@ -8,7 +8,10 @@ use super::{
     Item,
     decide::{Plan, RoomState, Rooms, State},
 };
-use crate::{messages::MessageRow, outbox};
+use crate::{
+    messages::{MessageRow, mentions},
+    outbox,
+};
 
 /// How long a room that was missed twice is waited for.
 const LOCK_WAIT: &str = "set local lock_timeout = '3s'";
@@ -78,6 +81,7 @@ pub(super) async fn write(
     let column = |value: fn(&MessageRow) -> i64| plan.inserts.iter().map(value).collect::<Vec<i64>>();
     let ids = |value: fn(&MessageRow) -> Uuid| plan.inserts.iter().map(value).collect::<Vec<Uuid>>();
     let rooms: Vec<_> = plan.rooms.iter().collect();
+    let mentions: Vec<_> = plan.inserts.iter().flat_map(mentions::rows).collect();
     // In the order in which cursors lock them.
     let mut senders: Vec<_> = plan.senders.iter().collect();
     senders.sort_by_key(|(key, _)| **key);
@@ -108,17 +112,26 @@ pub(super) async fn write(
         .bind(plan.refs.iter().map(|(file, ..)| file.0).collect::<Vec<Uuid>>())
         .bind(plan.refs.iter().map(|(_, room, _)| room.0).collect::<Vec<Uuid>>())
         .bind(plan.refs.iter().map(|(.., seq)| *seq).collect::<Vec<i64>>())
+        .bind(plan.inserts.iter().map(|message| message.mentions.as_deref()).collect::<Vec<Option<&[u8]>>>())
+        .bind(mentions.iter().map(|row| row.room.0).collect::<Vec<Uuid>>())
+        .bind(mentions.iter().map(|row| row.target).collect::<Vec<Uuid>>())
+        .bind(mentions.iter().map(|row| row.seq).collect::<Vec<i64>>())
+        .bind(mentions.iter().map(|row| row.sender.0).collect::<Vec<Uuid>>())
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
 const WRITE: &str = "with new_messages as (
-    insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments)
-    select room, seq, rev, id, client_id, sender, 1, body, reply_to, meta, at, attachments
+    insert into messages (room_id, seq, rev, id, client_id, sender, kind, text, reply_to, meta, at, attachments, mentions)
+    select room, seq, rev, id, client_id, sender, 1, body, reply_to, meta, at, attachments, mentions
     from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::bigint[],
-        $9::text[], $10::bigint[], $23::bytea[])
-        as n(room, seq, rev, id, client_id, sender, body, reply_to, meta, at, attachments)
+        $9::text[], $10::bigint[], $23::bytea[], $27::bytea[])
+        as n(room, seq, rev, id, client_id, sender, body, reply_to, meta, at, attachments, mentions)
+), new_mentions as (
+    insert into mentions (room_id, target, seq, sender)
+    select room, target, seq, sender
+    from unnest($28::uuid[], $29::uuid[], $30::bigint[], $31::uuid[]) as n(room, target, seq, sender)
 ), moved_rooms as (
     update rooms r set seq = n.seq, rev = n.rev, active_at = n.at
     from unnest($11::uuid[], $12::bigint[], $13::bigint[], $14::bigint[]) as n(id, seq, rev, at)

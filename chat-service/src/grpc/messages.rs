@@ -42,21 +42,24 @@ impl Messages {
 }
 
 fn item(item: chat::SendItem, reply: Reply) -> Result<Item, (Fault, Reply)> {
-    let read = || -> Result<(RoomId, UserId, ClientId, Vec<FileId>), Fault> {
-        Ok((
+    let read = || {
+        let files = item.attachments.iter().map(|file| FileId::from_wire(file, "attachments"));
+        Ok::<_, Fault>((
             RoomId::from_wire(&item.room, "room")?,
             UserId::from_wire(&item.sender, "sender")?,
             ClientId::from_wire(&item.client_id, "client_id")?,
-            item.attachments.iter().map(|file| FileId::from_wire(file, "attachments")).collect::<Result<_, _>>()?,
+            messages::mentions::from_wire(&item.mentions, item.mentions_all)?,
+            files.collect::<Result<Vec<_>, _>>()?,
         ))
     };
-    let (room, sender, client_id, attachments) = match read() {
+    let (room, sender, client_id, mentions, attachments) = match read() {
         Ok(ids) => ids,
         Err(fault) => return Err((fault, reply)),
     };
     let (text, reply_to, meta, unbuilt, traceparent) =
         (item.text, item.reply_to, item.meta, item.unbuilt, item.traceparent);
-    let item = Item { room, sender, client_id, text, reply_to, meta, attachments, unbuilt, traceparent, reply };
+    let item =
+        Item { room, sender, client_id, text, reply_to, meta, mentions, attachments, unbuilt, traceparent, reply };
     match commit::check_form(&item) {
         Ok(()) => Ok(item),
         Err(fault) => Err((fault, item.reply)),
@@ -143,6 +146,7 @@ impl messages_server::Messages for Messages {
             edited_at: None,
             deleted_at: None,
             attachments: None,
+            mentions: item.mentions.clone(),
         };
         self.0.committer.push(item);
         let accepted = answered.await.map_err(|_| commit::stopped())??;

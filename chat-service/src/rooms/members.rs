@@ -126,6 +126,7 @@ impl Change {
             edited_at: None,
             deleted_at: None,
             attachments: None,
+            mentions: None,
         };
         messages::insert(&mut self.tx, &message).await?;
         let event = self.room.event(rev, room_event::Kind::Message(message.into_wire()));

@@ -209,14 +209,14 @@ impl MemberRow {
         }
     }
 
-    /// The member's own state in a room whose last message is `seq`.
-    pub(crate) fn to_me(&self, seq: i64) -> v1::Me {
+    /// The member's own state in a room whose last message is `seq`, with so many mentions that are not read.
+    pub(crate) fn to_me(&self, seq: i64, mentions: i64) -> v1::Me {
         v1::Me {
             rev: self.me_rev,
             role: self.role().to_wire(),
             read_seq: self.read_seq,
             unread: (seq - self.read_seq).max(0),
-            mentions: 0,
+            mentions,
             muted_until: self.me_muted_until,
             notify: i32::from(self.notify),
             favourite: self.favourite,

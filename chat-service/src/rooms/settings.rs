@@ -15,6 +15,7 @@ use crate::{
     actor::Actor,
     error::Result,
     files::attach::{self, AVATAR, OPEN_AVATAR},
+    messages::mentions::count_mentions,
     outbox::Announcement,
     rooms::{self, Kind, MemberRow, Role, RoomRow, create, member_columns},
 };
@@ -156,11 +157,11 @@ pub(crate) async fn patch_mine(
     let own = |row: &MemberRow| (row.me_muted_until, row.notify, row.favourite, row.draft.clone());
     let changed = own(&before) != own(&row);
     row.me_rev += i64::from(changed);
-    let (seq,): (i64,) = on_tx!(&mut tx, c => sqlx::query_as(
+    let (seq, mentions): (i64, i64) = on_tx!(&mut tx, c => sqlx::query_as(concat!(
         "update members set me_muted_until = $3, notify = $4, favourite = $5, draft = $6, me_rev = $7
          where room_id = $1 and user_id = $2
-         returning (select seq from rooms where id = $1)",
-    )
+         returning (select seq from rooms where id = $1), ", count_mentions!("members")
+    ))
     .bind(room)
     .bind(actor.user)
     .bind(row.me_muted_until)
@@ -171,7 +172,7 @@ pub(crate) async fn patch_mine(
     .fetch_one(c)
     .await)?;
     tx.commit().await?;
-    let me = row.to_me(seq);
+    let me = row.to_me(seq, mentions);
     if changed {
         let mut announcement = Announcement::new();
         announcement.me(actor.user, MeChanged { room: room.to_wire(), me: Some(me.clone()) });

@@ -25,10 +25,11 @@ macro_rules! select_views {
                 m.joined_rev as m_joined_rev, m.visible_from_seq as m_visible_from_seq, m.read_seq as m_read_seq,
                 m.delivered_seq as m_delivered_seq, m.muted_until as m_muted_until, m.me_rev as m_me_rev,
                 m.me_muted_until as m_me_muted_until, m.notify as m_notify, m.favourite as m_favourite,
-                m.draft as m_draft,
+                m.draft as m_draft, ", $crate::messages::mentions::count_mentions!("m"), " as m_mentions,
                 l.seq as l_seq, l.rev as l_rev, l.id as l_id, l.client_id as l_client_id, l.sender as l_sender,
-                l.kind as l_kind, l.text as l_text, l.reply_to as l_reply_to, l.meta as l_meta, l.attachments as l_attachments, l.at as l_at,
-                l.edited_at as l_edited_at, l.deleted_at as l_deleted_at,
+                l.kind as l_kind, l.text as l_text, l.reply_to as l_reply_to, l.meta as l_meta, l.at as l_at,
+                l.edited_at as l_edited_at, l.deleted_at as l_deleted_at, l.attachments as l_attachments,
+                l.mentions as l_mentions,
                 p.id as p_id, p.username as p_username, p.display_name as p_display_name, p.avatar as p_avatar,
                 p.bot as p_bot, p.created_at as p_created_at
              from ", $from, "
@@ -62,6 +63,7 @@ pub(crate) struct RoomView {
     m_notify: i16,
     m_favourite: bool,
     m_draft: Option<String>,
+    m_mentions: i64,
     l_seq: Option<i64>,
     l_rev: Option<i64>,
     l_id: Option<MessageId>,
@@ -75,6 +77,7 @@ pub(crate) struct RoomView {
     l_at: Option<i64>,
     l_edited_at: Option<i64>,
     l_deleted_at: Option<i64>,
+    l_mentions: Option<Vec<u8>>,
     p_id: Option<UserId>,
     p_username: Option<String>,
     p_display_name: Option<String>,
@@ -122,6 +125,7 @@ impl RoomView {
             edited_at: self.l_edited_at,
             deleted_at: self.l_deleted_at,
             attachments: self.l_attachments.clone(),
+            mentions: self.l_mentions.clone(),
         })
     }
 
@@ -139,7 +143,7 @@ impl RoomView {
     /// The Room object of the contract, for this reader.
     pub(crate) fn to_wire(&self) -> v1::Room {
         v1::Room {
-            me: Some(self.member().to_me(self.room.seq)),
+            me: Some(self.member().to_me(self.room.seq, self.m_mentions)),
             last_message: self.last_message().map(MessageRow::into_wire),
             peer: self.peer().map(UserRow::into_wire),
             ..self.room.to_wire()

@@ -21,7 +21,7 @@ pub(crate) fn files(service: &Service) -> FilesClient<Client> {
 }
 
 pub(crate) async fn begin(service: &Service, who: &Person, most: i64) -> Result<bytes::Bytes, Code> {
-    let request = BeginRequest { actor: Some(who.actor()), name: "a".to_owned(), most, idempotency_key: None };
+    let request = BeginRequest { actor: Some(who.actor()), name: "a".to_owned(), most, ..BeginRequest::default() };
     files(service).begin(request).await.map(|reply| reply.into_inner().file).map_err(|status| status.code())
 }
 

@@ -13,6 +13,7 @@ mod directory;
 mod files;
 mod hello;
 mod last_seen;
+mod mentions;
 mod outbox;
 mod people_in_rooms;
 mod proxy;

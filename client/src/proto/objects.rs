@@ -109,9 +109,11 @@ pub(super) fn message(it: v1::Message) -> Value {
         v1::MessageKind::System => "system",
         v1::MessageKind::Text | v1::MessageKind::Unspecified => "text",
     };
+    let mentions = it.mentions.iter().map(|user| json!(id(user)));
+    let mentions: Vec<Value> = mentions.chain(it.mentions_all.then(|| json!("all"))).collect();
     let object = json!({
         "room": id(&it.room), "seq": it.seq, "rev": it.rev, "id": id(&it.id), "client_id": id(&it.client_id),
-        "sender": id(&it.sender), "kind": kind, "text": it.text, "mentions": [],
+        "sender": id(&it.sender), "kind": kind, "text": it.text, "mentions": mentions,
         "attachments": it.attachments.into_iter().map(file).collect::<Vec<_>>(), "reactions": [],
         "pinned": false, "at": it.at,
     });

@@ -102,6 +102,7 @@ mod history;
 mod history_joined;
 mod limits;
 mod members;
+mod mentions;
 mod not_built;
 mod presence;
 mod privacy;

@@ -1,7 +1,6 @@
 //! What the contract names and nobody has built yet says so, instead of pretending. A line goes when its feature comes.
 
 use e2e::Stack;
-use parlance_client::wire::Mention;
 use parlance_client::{Code, Draft};
 use reqwest::Method;
 use serde_json::json;
@@ -24,9 +23,8 @@ async fn what_is_not_built_yet_says_so(stack: &Stack) {
     ] {
         is_refused(alice.api.call(method, path, body).await, Code::Unprocessable);
     }
-    let mentioning = Draft { mentions: vec![Mention::User(bob.id()), Mention::All], ..Draft::text("@bob") };
     let threaded = Draft { thread: Some(sent.seq), ..Draft::text("aside") };
-    for draft in [mentioning, threaded] {
+    for draft in [threaded] {
         is_refused(desk.connection.send(room, &draft).await, Code::Unprocessable);
         is_refused(alice.api.post_message(room, &draft).await, Code::Unprocessable);
     }

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use service_kit::{fault::Fault, id::UserId};
 use uuid::Uuid;
 
+use super::Mentions;
+
 /// Most characters of a name from the client that a refusal repeats.
 const ECHOED: usize = 64;
 /// Length of a UUID as the contract writes it: hyphenated.
@@ -230,24 +232,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// How many users, or `all`, are mentioned.
+    /// The users that are mentioned, or `all`.
     ///
     /// # Errors
     /// `bad_request` when it is no list, too long, or something in it is neither.
-    pub fn count_mentions(&self, name: &str, most: usize) -> Result<usize, Fault> {
+    pub fn mentions(&self, name: &str, most: usize) -> Result<Mentions, Fault> {
         let items = match self.found(name) {
-            None => return Ok(0),
+            None => return Ok(Mentions::default()),
             Some(Value::Array(items)) => items,
             Some(_) => return Err(self.refuse(name, "must be a list of users")),
         };
         if items.len() > most {
             return Err(self.refuse(name, format_args!("must hold at most {most}")));
         }
-        let good = |item: &Value| item.as_str().is_some_and(|text| text == "all" || read_uuid(text).is_some());
-        match items.iter().position(|item| !good(item)) {
-            Some(index) => Err(self.refuse(name, format_args!("item {index} is neither a UUID nor \"all\""))),
-            None => Ok(items.len()),
+        let mut mentions = Mentions::default();
+        for (index, item) in items.iter().enumerate() {
+            match item.as_str().map(|text| (text == "all", read_uuid(text).map(UserId))) {
+                Some((true, _)) => mentions.all = true,
+                Some((_, Some(user))) if mentions.users.contains(&user) => {}
+                Some((_, Some(user))) => mentions.users.push(user),
+                _ => return Err(self.refuse(name, format_args!("item {index} is neither a UUID nor \"all\""))),
+            }
         }
+        Ok(mentions)
     }
 
     /// Users separated by commas, as a query has them.

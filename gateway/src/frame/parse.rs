@@ -157,12 +157,12 @@ pub(crate) fn send(room: RoomId, body: &Fields<'_>) -> Result<Send, Fault> {
     let client_id = body.uuid("client_id").map(ClientId)?;
     let attachments = body.uuids("attachments", MAX_ATTACHMENTS)?;
     let text = body.text("text", usize::from(attachments.is_empty())..=MAX_TEXT)?;
-    let mentions = body.count_mentions("mentions", MAX_MENTIONS)?;
+    let mentions = body.mentions("mentions", MAX_MENTIONS)?;
     let reply_to = body.opt_int("reply_to", 1..=i64::MAX)?;
     let thread = body.opt_int("thread", 1..=i64::MAX)?;
-    let unbuilt = mentions > 0 || thread.is_some();
+    let unbuilt = thread.is_some();
     let attachments = attachments.into_iter().map(FileId).collect();
-    Ok(Send { room, client_id, text, reply_to, meta: meta(body)?, attachments, unbuilt })
+    Ok(Send { room, client_id, text, reply_to, meta: meta(body)?, mentions, attachments, unbuilt })
 }
 
 fn meta(body: &Fields<'_>) -> Result<Option<String>, Fault> {

@@ -11,12 +11,12 @@ use prost::Message;
 use serde_json::{Map, Value};
 use service_kit::{
     fault::Fault,
-    id::{ClientId, FileId, RoomId},
+    id::{ClientId, FileId, RoomId, UserId},
 };
 use uuid::Uuid;
 
 use super::{
-    Format, Hello, History, Parsed, Re, Send, State, Verb,
+    Format, Hello, History, Mentions, Parsed, Re, Send, State, Verb,
     fields::{ANY_LENGTH, check_ids, check_int, check_text, holds_nul, refuse, required},
     parse::{
         MAX_ATTACHMENTS, MAX_CHANGES, MAX_EMOJI, MAX_HELD_ROOMS, MAX_MENTIONS, MAX_PAGE, MAX_TEXT, MAX_WATCHED,
@@ -138,12 +138,13 @@ fn send(body: client::Send) -> Result<Send, Fault> {
     let attachments = ids("attachments", &body.attachments, MAX_ATTACHMENTS)?;
     let text = text("text", body.text, usize::from(attachments.is_empty())..=MAX_TEXT)?;
     let most = MAX_MENTIONS - usize::from(body.mentions_all);
-    let mentioned = body.mentions_all || !ids("mentions", &body.mentions, most)?.is_empty();
+    let users = ids("mentions", &body.mentions, most)?.into_iter().map(UserId).collect();
+    let mentions = Mentions { users, all: body.mentions_all };
     let reply_to = opt_int("reply_to", body.reply_to, FROM_ONE)?;
     let thread = opt_int("thread", body.thread, FROM_ONE)?;
-    let unbuilt = mentioned || thread.is_some();
+    let unbuilt = thread.is_some();
     let attachments = attachments.into_iter().map(FileId).collect();
-    Ok(Send { room, client_id, text, reply_to, meta: meta(body.meta)?, attachments, unbuilt })
+    Ok(Send { room, client_id, text, reply_to, meta: meta(body.meta)?, mentions, attachments, unbuilt })
 }
 
 fn meta(text: Option<String>) -> Result<Option<String>, Fault> {

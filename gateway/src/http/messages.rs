@@ -37,6 +37,8 @@ async fn send(State(edge): State<Edge>, caller: Caller, path: Path, body: Body) 
         meta: send.meta,
         unbuilt: send.unbuilt,
         attachments: send.attachments.into_iter().map(FileId::to_wire).collect(),
+        mentions: send.mentions.to_wire(),
+        mentions_all: send.mentions.all,
         traceparent: service_kit::telemetry::current_traceparent().unwrap_or_default(),
     };
     let request = chat::PostRequest { actor: Some(caller.actor), item: Some(item) };

@@ -1,6 +1,6 @@
 //! Frames of clients: which are none, which are refused and how, and what the others mean; the same in both formats.
 
-use gateway::frame::{Format, Hello, History, Parsed, Re, Send, State, Verb, parse, parse_proto};
+use gateway::frame::{Format, Hello, History, Mentions, Parsed, Re, Send, State, Verb, parse, parse_proto};
 use parlance_client::proto::encode;
 use parlance_proto::client::{ClientFrame, Mark, Status, client_frame};
 use prost::Message;
@@ -180,17 +180,18 @@ fn a_send_in_good_form_keeps_its_text_and_meta() {
         text: text.clone(),
         reply_to: Some(3),
         meta: Some(r#"{"a":0.1,"b":[1]}"#.to_owned()),
+        mentions: Mentions { users: vec![OTHER.parse::<UserId>().expect("an id")], all: true },
         attachments: vec![ROOM.parse().expect("an id")],
         unbuilt: false,
     };
     let body = json!({"room": ROOM, "client_id": OTHER, "text": text, "reply_to": 3, "meta": {"b": [1], "a": 0.1},
-                      "mentions": [], "attachments": [ROOM], "thread": null});
+                      "mentions": [OTHER, "all", OTHER], "attachments": [ROOM], "thread": null});
     assert_eq!(verb_of("send", &body), Verb::Send(send));
 }
 
 #[test]
 fn what_is_not_built_yet_is_read_and_said() {
-    for extra in [json!({"mentions": ["all", OTHER]}), json!({"thread": 2})] {
+    for extra in [json!({"thread": 2})] {
         let mut body = json!({"room": ROOM, "client_id": OTHER, "text": "hi"});
         body.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
         let Verb::Send(send) = verb_of("send", &body) else { panic!("not a send") };

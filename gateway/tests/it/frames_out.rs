@@ -61,6 +61,8 @@ fn message() -> v1::Message {
         kind: v1::MessageKind::Text.into(),
         text: "hi".to_owned(),
         meta: Some(r#"{"n":1.10}"#.to_owned()),
+        mentions: vec![wire(5)],
+        mentions_all: true,
         at: 20,
         ..v1::Message::default()
     }
@@ -68,7 +70,7 @@ fn message() -> v1::Message {
 
 fn message_json() -> Value {
     json!({"room": id(2), "seq": 4, "rev": 9, "id": id(3), "client_id": id(4), "sender": id(1), "kind": "text",
-           "text": "hi", "mentions": [], "attachments": [], "reactions": [], "pinned": false, "meta": {"n": 1.10}, "at": 20})
+           "text": "hi", "mentions": [id(5), "all"], "attachments": [], "reactions": [], "pinned": false, "meta": {"n": 1.10}, "at": 20})
 }
 
 fn room() -> v1::Room {

@@ -155,6 +155,7 @@ impl World {
             database_url: String::new(),
             signing_key: Signer::generate_pem().unwrap(),
             access_ttl_s: 600,
+            files: chat_service::files::Limits { user_bytes: 1000, total_bytes: 1000, unattached_ms: 60_000 },
             hold_publish: None,
         };
         let (on, near) = (db.clone(), presence.clone());
