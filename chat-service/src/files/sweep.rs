@@ -48,6 +48,8 @@ pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
             .await?
         }
     };
+    // Every gateway asks now and then, so this is as fresh as an operator needs it.
+    usage::tell(&mut tx).await?;
     tx.commit().await?;
     Ok(rows.into_iter().map(|(file,)| file).collect())
 }

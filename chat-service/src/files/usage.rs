@@ -51,6 +51,17 @@ pub(super) async fn take(tx: &mut Tx, owner: UserId, bytes: i64, limits: &Limits
     Ok(())
 }
 
+/// Tells operators how much all files take.
+pub(super) async fn tell(tx: &mut Tx) -> Result<()> {
+    let all: Option<(i64,)> = on_tx!(tx, c => sqlx::query_as("select bytes from file_usage where owner = $1")
+        .bind(EVERYBODY)
+        .fetch_optional(c)
+        .await)?;
+    #[allow(clippy::cast_precision_loss, reason = "shown, not counted with")]
+    metrics::gauge!("files_bytes").set(all.map_or(0.0, |(bytes,)| bytes as f64));
+    Ok(())
+}
+
 /// Gives room back.
 pub(super) async fn give_back(tx: &mut Tx, owner: UserId, bytes: i64) -> Result<()> {
     for row in [EVERYBODY, owner] {
