@@ -30,8 +30,8 @@ use crate::{
     payload,
 };
 
-/// Pushes that are on their way at once.
-const TOGETHER: usize = 256;
+/// Pushes that are on their way, or wait for their turn, at once.
+const TOGETHER: usize = 1024;
 /// Rows that are claimed at once.
 const CLAIMED: usize = 128;
 /// How often it is looked for what is due when nothing announces itself: rows of other replicas, claims that ran out.
@@ -204,11 +204,15 @@ impl Deliverer {
         // Scheme, host and port: no target holds a user.
         let origin = self.origins.get(&url[..Position::BeforePath]);
         match origin.enter(clock::now_ms()) {
-            Entry::Open(permit) => {
+            Entry::Open(place) => {
                 let this = Arc::clone(self);
                 self.tasks.spawn_until_stop(async move {
+                    let turn = match origin.turn().await {
+                        Ok(turn) => turn,
+                        Err(until) => return this.note_all(&push, |due| this.wait_for_origin(due, claim, until)).await,
+                    };
                     let tried = this.try_once(&push, &url, &origin, badge).await;
-                    drop((permit, slot));
+                    drop((turn, place, slot));
                     this.note_all(&push, |due| this.judge(due, claim, tried.clone())).await;
                 });
             }

@@ -10,12 +10,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use service_kit::clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::attempt::in_future;
 
 /// Pushes on their way to one origin.
 const TOGETHER: usize = 32;
+/// Those, and those that wait for their turn.
+const HELD: usize = 128;
+/// How long one may wait for its turn: much shorter than it is claimed for.
+const TURN: Duration = Duration::from_secs(5);
 /// Failures in a row after which an origin is left alone for a while.
 const FAILURES: u32 = 8;
 /// How long. Short enough that a push that was not tried yet is tried within half a minute.
@@ -25,7 +30,7 @@ const BURST_US: i64 = 250_000;
 /// A push that finds no room comes back after so long at least,
 const BACK_US: i64 = 200_000;
 /// and behind those that were sent back before it, at this pace when none is configured.
-const BACK_PER_S: u32 = 1_000;
+const BACK_PER_S: u32 = 5_000;
 /// Origins that are remembered; those without a push on its way go first.
 const REMEMBERED: usize = 10_000;
 
@@ -38,7 +43,8 @@ pub(crate) struct Origins {
 
 /// One of them.
 pub(crate) struct Origin {
-    slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    slots: Semaphore,
     failures: AtomicU32,
     /// Nothing is sent before, in milliseconds since the epoch.
     closed_until: AtomicI64,
@@ -55,9 +61,9 @@ struct Pace {
 
 /// Whether a push may go now.
 pub(crate) enum Entry {
-    /// It may, and counts as on its way while this is held.
+    /// It may, in its [`Origin::turn`], and has a place while this is held.
     Open(OwnedSemaphorePermit),
-    /// As many as may are on their way or went out just now. It may come back then, in milliseconds since the epoch.
+    /// As many as may have a place or went out just now. It may come back then, in milliseconds since the epoch.
     Full(i64),
     /// It has failed, or has asked to wait, until then.
     Closed(i64),
@@ -73,11 +79,12 @@ impl Origins {
     pub(crate) fn get(&self, name: &str) -> Arc<Origin> {
         let mut origins = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if origins.len() >= REMEMBERED && !origins.contains_key(name) {
-            origins.retain(|_, origin| origin.slots.available_permits() < TOGETHER);
+            origins.retain(|_, origin| origin.places.available_permits() < HELD);
         }
         Arc::clone(origins.entry(name.to_owned()).or_insert_with(|| {
             Arc::new(Origin {
-                slots: Arc::new(Semaphore::new(TOGETHER)),
+                places: Arc::new(Semaphore::new(HELD)),
+                slots: Semaphore::new(TOGETHER),
                 failures: AtomicU32::new(0),
                 closed_until: AtomicI64::new(0),
                 pace: Mutex::new(Pace { rate: self.rate, out: 0, back: 0 }),
@@ -89,15 +96,36 @@ impl Origins {
 impl Origin {
     /// Asks to send one push at `now`.
     pub(crate) fn enter(&self, now: i64) -> Entry {
-        let until = self.closed_until.load(Ordering::Relaxed);
-        if until > now {
+        if let Some(until) = self.closed(now) {
             return Entry::Closed(until);
         }
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        match Arc::clone(&self.slots).try_acquire_owned() {
+        match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) if pace.goes_out(now.saturating_mul(1000)) => Entry::Open(permit),
             _ => Entry::Full(pace.comes_back(now.saturating_mul(1000)) / 1000),
         }
+    }
+
+    /// Waits for the turn of one that has a place; it is on its way while this is held.
+    ///
+    /// # Errors
+    /// With when it may come back, in milliseconds since the epoch, when that takes too long or the origin has failed.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, i64> {
+        let turn = tokio::time::timeout(TURN, self.slots.acquire()).await;
+        match (turn, self.closed(clock::now_ms())) {
+            (_, Some(until)) => Err(until),
+            (Ok(Ok(permit)), None) => Ok(permit),
+            _ => Err(self.back(clock::now_ms())),
+        }
+    }
+
+    fn closed(&self, now: i64) -> Option<i64> {
+        Some(self.closed_until.load(Ordering::Relaxed)).filter(|until| *until > now)
+    }
+
+    fn back(&self, now: i64) -> i64 {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.comes_back(now.saturating_mul(1000)) / 1000
     }
 
     /// It has answered.
@@ -144,15 +172,13 @@ fn step(rate: u32) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::clock;
-
     use super::*;
 
     #[test]
     fn an_origin_that_is_full_or_fails_is_left_alone_and_the_others_are_not() {
         let (origins, now) = (Origins::new(0), clock::now_ms());
         let hanging = origins.get("https://a");
-        let held: Vec<_> = (0..TOGETHER).map(|_| hanging.enter(now)).collect();
+        let held: Vec<_> = (0..HELD).map(|_| hanging.enter(now)).collect();
         assert!(held.iter().all(|entry| matches!(entry, Entry::Open(_))));
         assert!(matches!(origins.get("https://a").enter(now), Entry::Full(_)));
         assert!(matches!(origins.get("https://b").enter(now), Entry::Open(_)));
@@ -202,6 +228,21 @@ mod tests {
         }
         let origin = Origins::new(0).get("https://a");
         assert!((0..100_000).all(|_| matches!(origin.enter(1_000), Entry::Open(_))));
+    }
+
+    #[tokio::test]
+    async fn only_some_are_on_their_way_and_who_waits_hears_of_a_failure() {
+        let origin = Origins::new(0).get("https://a");
+        let mut turns = Vec::new();
+        for _ in 0..TOGETHER {
+            turns.push(origin.turn().await.ok());
+        }
+        let waiting = origin.turn();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        origin.failed(Some(Duration::from_secs(90)));
+        drop(turns);
+        assert!(waiting.await.is_err_and(|until| until > clock::now_ms() + 80_000));
     }
 
     #[test]

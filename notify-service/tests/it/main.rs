@@ -7,6 +7,7 @@ mod dead_letters;
 mod devices;
 mod email;
 mod fcm;
+mod load;
 mod push;
 mod receiver;
 mod world;
