@@ -18,7 +18,7 @@ async fn a_mention_is_in_the_message_and_in_the_badge(stack: &Stack) {
     let sent = desk.sends_draft(room, &Draft { mentions: mentions.clone(), ..Draft::text("@bob") }).await;
     assert_eq!(phone.receives("@bob").await.mentions, mentions);
     let posted = Draft { mentions: mentions.clone(), ..Draft::text("@bob again") };
-    assert_eq!(alice.api.post_message(room, &posted).await.unwrap().value.mentions, mentions);
+    assert_eq!(alice.api.post_message(room, &posted).await.unwrap().body.mentions, mentions);
     let (message, own) = (bob.api.message(room, sent.seq).await.unwrap(), me(&bob, room).await);
     assert_eq!((message.mentions, own.mentions, own.unread), (mentions, 2, 2));
 
