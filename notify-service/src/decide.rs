@@ -80,6 +80,8 @@ pub(crate) struct Due {
     pub(crate) time_zone: Option<String>,
     /// Who wrote what it replies to.
     pub(crate) replied_to: Option<Uuid>,
+    /// The message mentions the user, or all.
+    pub(crate) mentioned: bool,
 }
 
 impl Due {
@@ -97,9 +99,18 @@ impl Due {
         self.outcome == Some(Outcome::Sent)
     }
 
-    /// What its receiver is told first: that somebody answered, or just that there is a message.
-    pub(crate) fn is_reply(&self) -> bool {
+    /// Whether the message answers one of the user's.
+    fn is_reply(&self) -> bool {
         self.replied_to == Some(self.user_id)
+    }
+
+    /// What its receiver is told first: that somebody answered, or mentioned them, or just that there is a message.
+    pub(crate) fn kind(&self) -> &'static str {
+        match (self.is_reply(), self.mentioned) {
+            (true, _) => "reply",
+            (false, true) => "mention",
+            (false, false) => "message",
+        }
     }
 }
 
@@ -132,7 +143,7 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     }
     match due.notify {
         Some(NOTIFY_NONE) => return verdict(Outcome::Skipped, "level", None),
-        Some(NOTIFY_MENTIONS) if !due.is_reply() => return verdict(Outcome::Skipped, "level", None),
+        Some(NOTIFY_MENTIONS) if !due.is_reply() && !due.mentioned => return verdict(Outcome::Skipped, "level", None),
         _ => {}
     }
     if let (Some(from), Some(to), Some(zone)) = (due.quiet_from, due.quiet_to, &due.time_zone)
@@ -202,6 +213,7 @@ mod tests {
         let webhook = Due { platform: Some(Platform::Webhook), session_id: None, ..due() };
         assert_eq!(said(&webhook, false), None, "it belongs to no session");
         assert_eq!(said(&Due { notify: Some(2), replied_to: Some(Uuid::from_u128(1)), ..due() }, false), None);
+        assert_eq!(said(&Due { notify: Some(2), mentioned: true, ..due() }, false), None);
     }
 
     #[test]
@@ -218,7 +230,7 @@ mod tests {
         assert_eq!(said(&due(), true), Some(("skipped", "online")));
         assert_eq!(said(&Due { read_seq: Some(5), ..due() }, false), Some(("cancelled", "read_elsewhere")));
         assert_eq!(said(&Due { me_muted_until: Some(NOW + 1), ..due() }, false), Some(("skipped", "muted")));
-        assert_eq!(said(&Due { notify: Some(3), ..due() }, false), Some(("skipped", "level")));
+        assert_eq!(said(&Due { notify: Some(3), mentioned: true, ..due() }, false), Some(("skipped", "level")));
         assert_eq!(said(&Due { notify: Some(2), ..due() }, false), Some(("skipped", "level")));
         let quiet = Due { quiet_from: Some(0), quiet_to: Some(60), time_zone: Some("UTC".to_owned()), ..due() };
         assert_eq!(said(&quiet, false), Some(("skipped", "quiet_hours")));

@@ -265,7 +265,10 @@ const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
         m.read_seq, m.me_muted_until, m.notify,
         r.kind as room_kind, r.name as room_name, r.seq as room_seq,
         w.id as message_id, w.sender, u.display_name as sender_name, w.text, w.at as sent_at, w.deleted_at,
-        o.sender as replied_to, g.privacy, g.quiet_from, g.quiet_to, g.time_zone
+        o.sender as replied_to,
+        exists (select 1 from mentions c
+            where c.room_id = p.room_id and c.seq = p.seq and c.target in (p.user_id, p.room_id)) as mentioned,
+        g.privacy, g.quiet_from, g.quiet_to, g.time_zone
     from pushes p
     left join push_devices d on d.id = p.device_id
     left join sessions s on s.id = d.session_id and s.revoked_at is null

@@ -69,7 +69,7 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
     loop {
         let text = cut(text, most);
         let payload = Payload {
-            kind: if due.is_reply() { "reply" } else { "message" },
+            kind: due.kind(),
             id: due.message_id.unwrap_or_default(),
             room: due.room_id,
             room_name: room_name.filter(|_| told),
@@ -128,6 +128,8 @@ mod tests {
         let direct: Value = serde_json::from_slice(&of_message(&direct, 6)).unwrap();
         assert_eq!((&direct["title"], &direct["body"]), (&"Maja".into(), &"hi".into()));
         assert_eq!((direct.get("room_name"), &direct["kind"]), (None, &"reply".into()));
+        let mention: Value = serde_json::from_slice(&of_message(&Due { mentioned: true, ..due("hi") }, 6)).unwrap();
+        assert_eq!(mention["kind"], "mention");
     }
 
     #[test]

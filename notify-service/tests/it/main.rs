@@ -8,6 +8,7 @@ mod devices;
 mod email;
 mod fcm;
 mod load;
+mod mentions;
 mod push;
 mod receiver;
 mod world;
