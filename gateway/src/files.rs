@@ -37,6 +37,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// Pixels of the largest picture.
     pub max_pixels: u64,
+    /// Whether what cameras add to pictures is taken out of them.
+    pub strip_exif: bool,
     /// Media types that are taken: `image/png`, `image/*`, `*/*`.
     pub types: Vec<String>,
     /// How often what is to be removed is asked for.
@@ -54,6 +56,7 @@ impl Config {
             url: env::optional(get, "PARLANCE_FILES_URL")?,
             max_bytes: env::value(get, "PARLANCE_FILES_MAX_BYTES")?,
             max_pixels: env::value(get, "PARLANCE_FILES_MAX_PIXELS")?,
+            strip_exif: env::switch(get, "PARLANCE_FILES_STRIP_EXIF")?,
             types: env::list(get, "PARLANCE_FILES_TYPES")?,
             sweep: Duration::from_millis(sweep_ms.unwrap_or(SWEEP)),
         })
@@ -69,6 +72,7 @@ pub(crate) struct Keeper {
     pub(crate) store: Store,
     pub(crate) max_bytes: u64,
     max_pixels: u64,
+    strip_exif: bool,
     /// Pictures that are decoded: one at a time, as each takes a lot of memory.
     decoding: Semaphore,
     types: Vec<String>,
@@ -85,9 +89,9 @@ impl Files {
         let Some(url) = &config.url else { return Ok(Self::default()) };
         let store = Store::connect(url)?;
         tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
-        let Config { max_bytes, max_pixels, types, .. } = config;
+        let Config { max_bytes, max_pixels, strip_exif, types, .. } = config;
         let decoding = Semaphore::new(1);
-        let keeper = Keeper { store, max_bytes, max_pixels, decoding, types, tasks: tasks.clone() };
+        let keeper = Keeper { store, max_bytes, max_pixels, strip_exif, decoding, types, tasks: tasks.clone() };
         Ok(Self(Some(Arc::new(keeper))))
     }
 

@@ -319,3 +319,16 @@ fn an_avatar_is_shown_to_whoever_may_see_whose_it_is() {
         assert_eq!(sees(&alice, room_face).await, 404);
     }));
 }
+
+#[test]
+fn what_a_camera_has_added_is_taken_out_where_the_operator_wants_it() {
+    let own = OwnStandalone::start(&[("PARLANCE_FILES_STRIP_EXIF", "true")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let id = alice.uploads("cat.jpg", &turned_jpeg()).await;
+        let info: Value = alice.reads(0, id, "/info", &[]).await.json().await.expect("JSON");
+        let bytes = alice.reads(0, id, "", &[]).await.bytes().await.expect("a body");
+        assert!(!bytes.windows(8).any(|window| window == b"13.4050E"));
+        assert_eq!((&info["width"], &info["size"]), (&200.into(), &bytes.len().into()), "turned as before");
+    }));
+}

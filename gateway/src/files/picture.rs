@@ -5,7 +5,16 @@ use std::io::Cursor;
 use bytes::Bytes;
 use image::{
     DynamicImage, GenericImageView, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
-    codecs::jpeg::JpegEncoder, imageops::FilterType,
+    codecs::jpeg::JpegEncoder, imageops::FilterType, metadata::Orientation,
+};
+use img_parts::{
+    ImageEXIF,
+    jpeg::{
+        Jpeg,
+        markers::{APP1, APP2, APP3, APP13, APP15, COM},
+    },
+    png::Png,
+    webp::WebP,
 };
 use parlance_proto::files::Thumbnails;
 
@@ -28,6 +37,8 @@ pub(super) struct Picture {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) blurhash: Option<String>,
+    /// How it has to be turned.
+    pub(super) orientation: Orientation,
     pub(super) format: Thumbnails,
     /// One for each of [`SIDES`].
     pub(super) thumbnails: Vec<(u32, Bytes)>,
@@ -49,10 +60,10 @@ pub(super) fn format_of(media_type: &str) -> Option<ImageFormat> {
 /// # Errors
 /// Why it is not taken, for its owner to read.
 pub(super) fn read(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<Picture, String> {
-    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
+    if format == ImageFormat::Jpeg && jpeg_end(bytes).is_none() {
         return Err("the picture ends too early".to_owned());
     }
-    let whole = decode(bytes, format, most_pixels)?;
+    let (whole, orientation) = decode(bytes, format, most_pixels)?;
     let (width, height) = whole.dimensions();
     let (format, kind) = match whole.color().has_alpha() {
         true => (ImageFormat::Png, Thumbnails::Png),
@@ -64,10 +75,10 @@ pub(super) fn read(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Resul
         last = smaller(last, side);
         thumbnails.push((side, encode(&last, format)?));
     }
-    Ok(Picture { width, height, blurhash: blurhash(&last), format: kind, thumbnails })
+    Ok(Picture { width, height, blurhash: blurhash(&last), orientation, format: kind, thumbnails })
 }
 
-fn decode(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<DynamicImage, String> {
+fn decode(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<(DynamicImage, Orientation), String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(most_pixels.saturating_mul(PIXEL).saturating_add(BESIDE));
@@ -80,7 +91,52 @@ fn decode(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<Dynamic
     let orientation = decoder.orientation().map_err(|error| unreadable(&error))?;
     let mut whole = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
     whole.apply_orientation(orientation);
-    Ok(whole)
+    Ok((whole, orientation))
+}
+
+/// The same picture without what cameras and programs add to it, but for how it is to be turned.
+///
+/// # Errors
+/// Why it is not taken, for its owner to read.
+pub(super) fn strip(bytes: Bytes, format: ImageFormat, orientation: Orientation) -> Result<Bytes, String> {
+    let broken = |_| "the picture cannot be read".to_owned();
+    let exif = (orientation != Orientation::NoTransforms).then(|| exif_of(orientation));
+    match format {
+        ImageFormat::Jpeg => {
+            // What follows the end is another picture, or something that a program has put there.
+            let end = jpeg_end(&bytes).unwrap_or(bytes.len());
+            let mut jpeg = Jpeg::from_bytes(bytes.slice(..end)).map_err(broken)?;
+            // Colours need their profile (APP2) and Adobe's note on them (APP14).
+            jpeg.segments_mut().retain(|segment| match segment.marker() {
+                APP2 => segment.contents().starts_with(b"ICC_PROFILE\0"),
+                APP1 | APP3..=APP13 | APP15 | COM => false,
+                _ => true,
+            });
+            jpeg.set_exif(exif);
+            Ok(jpeg.encoder().bytes())
+        }
+        ImageFormat::Png => {
+            let mut png = Png::from_bytes(bytes).map_err(broken)?;
+            png.chunks_mut().retain(|chunk| !matches!(&chunk.kind(), b"eXIf" | b"tEXt" | b"zTXt" | b"iTXt" | b"tIME"));
+            png.set_exif(exif);
+            Ok(png.encoder().bytes())
+        }
+        ImageFormat::WebP => {
+            let mut webp = WebP::from_bytes(bytes).map_err(broken)?;
+            webp.remove_chunks_by_id(*b"XMP ");
+            webp.set_exif(exif);
+            Ok(webp.encoder().bytes())
+        }
+        // GIF has no place for it.
+        _ => Ok(bytes),
+    }
+}
+
+/// EXIF that says how a picture is to be turned, and nothing else: one entry, 0x0112, of one short (TIFF 6.0).
+fn exif_of(orientation: Orientation) -> Bytes {
+    let mut tiff = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    tiff.extend_from_slice(&[orientation.to_exif(), 0, 0, 0, 0, 0, 0]);
+    tiff.into()
 }
 
 fn unreadable(error: &ImageError) -> String {
@@ -116,26 +172,22 @@ fn blurhash(small: &DynamicImage) -> Option<String> {
     blurhash::encode(BLUR.0, BLUR.1, tiny.width(), tiny.height(), &tiny).ok()
 }
 
-/// Whether a JPEG goes on to its end (ITU-T T.81, B.1): decoders paint what is missing grey and say nothing.
-fn jpeg_ends(bytes: &[u8]) -> bool {
+/// Bytes of a JPEG up to its end (ITU-T T.81, B.1). Decoders paint what is missing grey and say nothing.
+fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 2;
     loop {
         // The next marker: 0xff, perhaps repeated, then what it is. In coded data 0xff 0x00 is a byte, and D0 to D7 belong to it.
-        let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) else {
-            return false;
-        };
-        at += found;
+        at += bytes.get(at..)?.iter().position(|byte| *byte == 0xff)?;
         while bytes.get(at) == Some(&0xff) {
             at += 1;
         }
-        match bytes.get(at) {
-            None => return false,
-            Some(0xd9) => return true,
-            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
-            Some(_) => match bytes.get(at + 1..at + 3) {
-                Some(&[high, low]) => at += 1 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
+        match bytes.get(at)? {
+            0xd9 => return Some(at + 1),
+            0x00 | 0x01 | 0xd0..=0xd8 => at += 1,
+            _ => {
+                let length = bytes.get(at + 1..at + 3)?.try_into().ok()?;
+                at += 1 + usize::from(u16::from_be_bytes(length));
+            }
         }
     }
 }
@@ -193,6 +245,22 @@ mod tests {
                 assert!(!thumbnail.windows(secret.len()).any(|window| window == secret));
             }
         }
+    }
+
+    #[test]
+    fn a_stripped_picture_is_the_same_and_says_only_how_it_is_turned() {
+        let bytes = turned(&jpeg(400, 200), 6);
+        let first = read(&bytes, ImageFormat::Jpeg, MOST).unwrap();
+        let bare = strip([&bytes[..], b"52.5200N"].concat().into(), ImageFormat::Jpeg, first.orientation).unwrap();
+        for secret in [&b"13.4050E"[..], b"52.5200N"] {
+            assert!(!bare.windows(secret.len()).any(|window| window == secret));
+        }
+        let again = read(&bare, ImageFormat::Jpeg, MOST).unwrap();
+        assert_eq!((again.width, again.height, again.orientation), (200, 400, first.orientation));
+        assert_eq!(again.thumbnails, first.thumbnails, "not a pixel is another");
+        let straight = jpeg(40, 20);
+        let bare = strip(turned(&straight, 1).into(), ImageFormat::Jpeg, Orientation::NoTransforms).unwrap();
+        assert_eq!(bare, straight);
     }
 
     #[test]

@@ -115,7 +115,6 @@ impl Keeper {
             actor: Some(actor),
             file: file.to_wire(),
             media_type: media_type.to_owned(),
-            size: progress.length,
             ..found
         };
         services.files.clone().finish(finish).await?;

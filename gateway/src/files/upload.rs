@@ -54,7 +54,6 @@ pub(crate) async fn upload(
             actor: Some(actor.clone()),
             file: begun.file.clone(),
             media_type: media_type.to_owned(),
-            size: i64::try_from(size).unwrap_or(i64::MAX),
             ..keeper.look(file, media_type, size).await?
         };
         Ok(services.files.clone().finish(finish).await?.into_inner())
@@ -90,22 +89,40 @@ impl Keeper {
         media_type: &str,
         size: u64,
     ) -> Result<wire::FinishRequest, Problem> {
-        let format = picture::format_of(media_type).filter(|_| size <= picture::MOST_BYTES);
-        let Some(format) = format else { return Ok(wire::FinishRequest::default()) };
+        let as_it_is = || wire::FinishRequest { size: i64::try_from(size).unwrap_or(i64::MAX), ..Default::default() };
+        let Some(format) = picture::format_of(media_type) else { return Ok(as_it_is()) };
+        let strip = self.strip_exif;
+        if size > picture::MOST_BYTES {
+            if strip {
+                return self
+                    .reject(file, "the picture is too large to take out what its camera has added".to_owned())
+                    .await;
+            }
+            return Ok(as_it_is());
+        }
         let Ok(_turn) = self.decoding.acquire().await else { return Err(stopping()) };
         let (bytes, most) = (self.store.read_whole(file, Part::Original).await?, self.max_pixels);
-        let reading = tokio::task::spawn_blocking(move || picture::read(&bytes, format, most));
-        let picture = match reading.await {
-            Ok(Ok(picture)) => picture,
+        let reading = tokio::task::spawn_blocking(move || {
+            let picture = picture::read(&bytes, format, most)?;
+            let bare = strip.then(|| picture::strip(bytes, format, picture.orientation)).transpose()?;
+            Ok((picture, bare))
+        });
+        let (picture, bare) = match reading.await {
+            Ok(Ok(read)) => read,
             Ok(Err(reason)) => return self.reject(file, reason).await,
             // A decoder that panics has been given something that it cannot read.
             Err(error) if error.is_panic() => return self.reject(file, "the picture cannot be read".to_owned()).await,
             Err(_) => return Err(stopping()),
         };
+        let size = bare.as_ref().map_or(as_it_is().size, |bare| i64::try_from(bare.len()).unwrap_or(i64::MAX));
+        if let Some(bare) = bare {
+            self.store.write_whole(file, Part::Original, bare).await?;
+        }
         for (side, bytes) in picture.thumbnails {
             self.store.write_whole(file, Part::Thumbnail(side), bytes).await?;
         }
         Ok(wire::FinishRequest {
+            size,
             width: Some(picture.width.into()),
             height: Some(picture.height.into()),
             blurhash: picture.blurhash,

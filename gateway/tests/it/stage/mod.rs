@@ -96,6 +96,7 @@ impl Stage {
                 url: None,
                 max_bytes: 1 << 20,
                 max_pixels: 1_000_000,
+                strip_exif: false,
                 types: Vec::new(),
                 sweep: Duration::from_secs(60),
             },
