@@ -1,5 +1,6 @@
 //! Accounts: who somebody is, and what every other part of this service needs of it.
 
+pub(crate) mod blocks;
 pub(crate) mod choice;
 pub(crate) mod login;
 pub(crate) mod password;

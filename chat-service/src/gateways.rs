@@ -31,7 +31,7 @@ macro_rules! watchable_to {
         "(u.id = $1 or (u.show_presence and exists (
              select 1 from user_rooms a join user_rooms b on b.room_id = a.room_id
              where a.user_id = $1 and b.user_id = u.id
-         )))"
+         ) and not exists (select 1 from blocks where blocks.user_id = u.id and blocks.blocked = $1)))"
     };
 }
 
@@ -92,7 +92,7 @@ async fn user_rev(tx: &mut Tx, user: UserId) -> Result<i64> {
     Ok(row.ok_or_else(|| Fault::not_found("there is no such user"))?.0)
 }
 
-/// Those of the users who share a room with the actor and show their presence, and oneself; each with when it was last
+/// Those of the users who share a room with the actor, show their presence and do not block the actor, and oneself; each with when it was last
 /// seen, as far as that is stored.
 pub(crate) async fn watchable(app: &Arc<App>, actor: Actor, users: Vec<UserId>) -> Result<Vec<(UserId, Option<i64>)>> {
     if users.len() > MOST_WATCHED {

@@ -16,6 +16,7 @@ use service_kit::{
 
 use crate::{
     App,
+    accounts::blocks,
     actor::Actor,
     error::Result,
     files::{self, attach::attached},
@@ -166,6 +167,9 @@ pub(crate) async fn edit(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64, t
     let mut message = read(&mut tx, &member, seq).await?;
     if message.sender != actor.user || message.kind != KIND_TEXT {
         return Err(Fault::forbidden("only its sender edits a message").into());
+    }
+    if row.kind() == rooms::Kind::Direct {
+        blocks::refuse_in(&mut tx, room, actor.user).await?;
     }
     if message.deleted_at.is_some() {
         return Err(Fault::new(Kind::Gone, "the message was deleted").into());

@@ -3,6 +3,7 @@
 
 mod around;
 mod auth;
+mod blocks;
 mod changes;
 mod devices;
 mod files;
@@ -50,6 +51,7 @@ pub fn router(edge: Edge) -> Router {
     let routes = Router::new()
         .merge(auth::routes())
         .merge(me::routes())
+        .merge(blocks::routes())
         .merge(users::routes())
         .merge(rooms::routes())
         .merge(members::routes())

@@ -82,6 +82,8 @@ pub(crate) struct Due {
     pub(crate) replied_to: Option<Uuid>,
     /// The message mentions the user, or all.
     pub(crate) mentioned: bool,
+    /// The user blocks the sender.
+    pub(crate) blocked: bool,
 }
 
 impl Due {
@@ -137,6 +139,9 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     };
     if due.message_id.is_none() || due.deleted_at.is_some() {
         return verdict(Outcome::Cancelled, "read_elsewhere", Some("the message was deleted"));
+    }
+    if due.blocked {
+        return verdict(Outcome::Skipped, "blocked", None);
     }
     if due.me_muted_until.is_some_and(|until| until > now) {
         return verdict(Outcome::Skipped, "muted", None);
@@ -229,6 +234,8 @@ mod tests {
     fn what_is_not_sent_says_why() {
         assert_eq!(said(&due(), true), Some(("skipped", "online")));
         assert_eq!(said(&Due { read_seq: Some(5), ..due() }, false), Some(("cancelled", "read_elsewhere")));
+        let blocked = Due { blocked: true, mentioned: true, ..due() };
+        assert_eq!(said(&blocked, false), Some(("skipped", "blocked")));
         assert_eq!(said(&Due { me_muted_until: Some(NOW + 1), ..due() }, false), Some(("skipped", "muted")));
         assert_eq!(said(&Due { notify: Some(3), mentioned: true, ..due() }, false), Some(("skipped", "level")));
         assert_eq!(said(&Due { notify: Some(2), ..due() }, false), Some(("skipped", "level")));

@@ -268,6 +268,7 @@ const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
         o.sender as replied_to,
         exists (select 1 from mentions c
             where c.room_id = p.room_id and c.seq = p.seq and c.target in (p.user_id, p.room_id)) as mentioned,
+        exists (select 1 from blocks b where b.user_id = p.user_id and b.blocked = w.sender) as blocked,
         g.privacy, g.quiet_from, g.quiet_to, g.time_zone
     from pushes p
     left join push_devices d on d.id = p.device_id

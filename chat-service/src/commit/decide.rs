@@ -12,6 +12,7 @@ use service_kit::{
 
 use super::{Accepted, Item};
 use crate::{
+    accounts::blocks,
     files::attach::{self, Known},
     messages::{self, KIND_TEXT, MessageRow},
     rooms::Role,
@@ -58,6 +59,8 @@ pub(super) struct State {
     pub(super) visible_from_seq: Option<i64>,
     pub(super) muted_until: Option<i64>,
     pub(super) sent_at: Option<i64>,
+    /// By the other one in a direct room.
+    pub(super) blocked: Option<bool>,
     /// The message that has this client id already.
     pub(super) d_id: Option<MessageId>,
     pub(super) d_seq: Option<i64>,
@@ -144,6 +147,9 @@ fn accept(
     let role = Role::from_row(state.role.unwrap_or_default());
     if room.announcement && role < Role::Admin {
         return Err(Fault::forbidden("only admins and the owner write in this room"));
+    }
+    if state.blocked == Some(true) {
+        return Err(blocks::blocked());
     }
     if let Some(until) = state.muted_until.filter(|until| *until > now) {
         return Err(Fault::forbidden("you are muted in this room").retry_after(millis(until - now)));
@@ -258,6 +264,7 @@ mod tests {
             visible_from_seq: Some(0),
             muted_until: None,
             sent_at: None,
+            blocked: None,
             d_id: None,
             d_seq: None,
             d_rev: None,
@@ -306,6 +313,7 @@ mod tests {
             (room(RoomId::generate()), state(), Kind::NotFound),
             (RoomState { announcement: true, ..room(here) }, state(), Kind::Forbidden),
             (room(here), State { muted_until: Some(2000), ..state() }, Kind::Forbidden),
+            (room(here), State { blocked: Some(true), ..state() }, Kind::Forbidden),
             (RoomState { archived: true, ..room(here) }, state(), Kind::Unprocessable),
             (RoomState { slow_mode_s: 10, ..room(here) }, State { sent_at: Some(500), ..state() }, Kind::RateLimited),
         ];

@@ -56,7 +56,7 @@ pub(super) async fn read(tx: &mut Transaction<'_, Postgres>, items: &[Item]) -> 
     let senders: Vec<Uuid> = items.iter().map(|item| item.sender.0).collect();
     let client_ids: Vec<Uuid> = items.iter().map(|item| item.client_id.0).collect();
     sqlx::query_as(
-        "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
+        "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at, m.blocked,
              d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
          from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality as k(room, sender, client_id, ord)
          left join members m on m.room_id = k.room and m.user_id = k.sender

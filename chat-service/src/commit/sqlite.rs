@@ -24,7 +24,7 @@ pub(super) async fn read(tx: &mut Transaction<'_, Sqlite>, items: &[Item]) -> sq
     for (place, item) in items.iter().enumerate() {
         states.push(
             sqlx::query_as(
-                "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at,
+                "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at, m.blocked,
                      d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
                  from (select $1 as room, $2 as sender, $3 as client_id, $4 as ord) as k
                  left join members m on m.room_id = k.room and m.user_id = k.sender

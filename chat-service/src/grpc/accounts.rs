@@ -18,7 +18,7 @@ use crate::{
     App,
     accounts::detached,
     accounts::{
-        choice,
+        blocks, choice,
         login::{self, Grant, Newcomer},
         profile::{self, Patch, Profile},
         refresh::{self, Tokens},
@@ -38,6 +38,14 @@ impl Accounts {
     /// On top of this service's state.
     pub(crate) fn new(app: Arc<App>) -> Self {
         Self { app }
+    }
+
+    async fn set_block(&self, request: chat::BlockRequest, on: bool) -> Result<Response<chat::Empty>, Status> {
+        let user = UserId::from_wire(&request.user, "user")?;
+        let actor = Actor::standing(&self.app, request.actor).await?;
+        let app = Arc::clone(&self.app);
+        detached(&self.app, async move { blocks::set(&app, actor, user, on).await }).await?;
+        Ok(Response::new(chat::Empty {}))
     }
 }
 
@@ -129,6 +137,23 @@ impl accounts_server::Accounts for Accounts {
         let page = Page::from_wire(request.page)?;
         Actor::standing(&self.app, request.actor).await?;
         let (users, next_cursor) = profile::find(&self.app, &request.query, &page).await?;
+        let items = users.into_iter().map(|user| user.into_wire()).collect();
+        Ok(Response::new(chat::UserList { items, next_cursor }))
+    }
+
+    async fn block(&self, request: Request<chat::BlockRequest>) -> Result<Response<chat::Empty>, Status> {
+        self.set_block(request.into_inner(), true).await
+    }
+
+    async fn unblock(&self, request: Request<chat::BlockRequest>) -> Result<Response<chat::Empty>, Status> {
+        self.set_block(request.into_inner(), false).await
+    }
+
+    async fn list_blocks(&self, request: Request<chat::ListBlocksRequest>) -> Result<Response<chat::UserList>, Status> {
+        let request = request.into_inner();
+        let page = Page::from_wire(request.page)?;
+        let actor = Actor::standing(&self.app, request.actor).await?;
+        let (users, next_cursor) = blocks::list(&self.app, actor, &page).await?;
         let items = users.into_iter().map(|user| user.into_wire()).collect();
         Ok(Response::new(chat::UserList { items, next_cursor }))
     }

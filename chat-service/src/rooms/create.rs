@@ -12,6 +12,7 @@ use service_kit::{
 
 use crate::{
     App,
+    accounts::blocks,
     actor::Actor,
     error::Result,
     outbox::Announcement,
@@ -108,6 +109,8 @@ pub(crate) async fn open_direct(app: &Arc<App>, actor: Actor, peer: UserId) -> R
     let mut announcement = Announcement::new();
     let id = room.id;
     found(&mut tx, room, &BTreeSet::from([low, high]), None, &mut announcement).await?;
+    // Only now both users' rows are locked, and no block comes between.
+    blocks::judge_new_direct(&mut tx, id, actor.user, peer).await?;
     let stored = app.outbox.store(&mut tx, announcement).await?;
     tx.commit().await?;
     app.outbox.publish(stored);

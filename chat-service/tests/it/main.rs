@@ -4,6 +4,7 @@
 
 mod accounts;
 mod attachments;
+mod blocks;
 mod chat_world;
 mod choices;
 mod commit;

@@ -7,11 +7,13 @@ use std::{
 
 use futures_util::future;
 use parlance_proto::chat::{self, SendItem, messages_client::MessagesClient};
+use service_kit::db::Db;
 use tonic::Code;
 
 use crate::{
     Service,
-    chat_world::{failed, stream},
+    blocks::{block, open, unblock},
+    chat_world::{eventually, failed, stream},
     postgres_stories,
 };
 
@@ -23,6 +25,7 @@ postgres_stories! {
     a_room_that_is_stuck_too_long_says_so_and_stores_the_repeat_once
     cursors_and_sends_do_not_get_in_each_others_way
     halving_a_batch_keeps_the_order_of_a_room_that_is_missed
+    no_send_is_accepted_after_a_block
 }
 
 /// Rooms that are not stuck answer within this time.
@@ -220,4 +223,43 @@ async fn halving_a_batch_keeps_the_order_of_a_room_that_is_missed(service: &Serv
     failed(&answers[3], Code::Internal);
     let seqs: Vec<i64> = answers[1..3].iter().map(|answer| answer.as_ref().unwrap().seq).collect();
     assert_eq!(seqs, [1, 2], "the later message overtook the earlier one");
+}
+
+async fn no_send_is_accepted_after_a_block(service: &Service) {
+    let other = service.another().await;
+    let [maja, noor] = service.people().await;
+    let room = open(service, &maja, &noor).await.unwrap();
+    let Db::Postgres(pool) = &service.db else { unreachable!() };
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    for _ in 0..5 {
+        // The block waits for the room, and sends to both replicas for the room as well.
+        let hold = service.holds(&[&room]).await;
+        let sends = || (0..5).map(|n| noor.send(&room, &n.to_string())).collect();
+        let blocks = async {
+            block(service, &maja, &noor).await;
+            let seq = service.view(&maja, &room).await.seq;
+            let (here, there) = tokio::join!(stream(&service.client, sends()), stream(&other.client, sends()));
+            for answer in here.iter().chain(&there) {
+                failed(answer, Code::PermissionDenied);
+            }
+            seq
+        };
+        let releases = async {
+            let waits = async || {
+                let count: i64 = sqlx::query_scalar(waiting).fetch_one(pool).await.unwrap();
+                (count > 0).then_some(())
+            };
+            eventually("somebody who waits for the room", waits).await;
+            hold.release().await;
+        };
+        let (here, there) = (stream(&service.client, sends()), stream(&other.client, sends()));
+        let (here, there, seq, ()) = tokio::join!(here, there, blocks, releases);
+        for sent in here.into_iter().chain(there).filter_map(Result::ok) {
+            assert!(sent.seq <= seq, "{sent:?} was stored after the block, at {seq}");
+        }
+        assert_eq!(service.view(&maja, &room).await.seq, seq);
+        unblock(service, &maja, &noor).await;
+    }
+    other.stop().await;
 }

@@ -91,6 +91,7 @@ mod accounts;
 mod attachments;
 mod bad_frames;
 mod bad_tokens;
+mod blocks;
 mod changes;
 mod chat;
 mod cursors;

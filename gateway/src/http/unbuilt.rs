@@ -24,7 +24,6 @@ use crate::{
     token::Caller,
 };
 
-const BLOCKS: &str = "blocks are not built yet";
 const BANS: &str = "bans are not built yet";
 const INVITES: &str = "invites are not built yet";
 const REACTIONS: &str = "reactions are not built yet";
@@ -58,8 +57,6 @@ fn of_users() -> Router<Edge> {
     Router::new()
         .route("/v1/me", delete(later("erasure is not built yet", password)))
         .route("/v1/me/export", get(later("the export is not built yet", no_form)))
-        .route("/v1/me/blocks", get(later(BLOCKS, page)))
-        .route("/v1/me/blocks/{user}", put(later(BLOCKS, no_form)).delete(later(BLOCKS, no_form)))
 }
 
 fn of_rooms() -> Router<Edge> {

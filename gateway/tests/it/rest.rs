@@ -193,7 +193,6 @@ async fn paths_and_methods_that_are_not_there_answer_with_problems() {
 async fn what_is_not_built_yet_says_so() {
     let api = Api::start().await;
     for (line, body) in [
-        ("GET /v1/me/blocks", None),
         ("GET /v1/me/export", None),
         ("DELETE /v1/me", Some(json!({"password": "x"}))),
         ("POST /v1/auth/guest", Some(json!({"display_name": "G"}))),

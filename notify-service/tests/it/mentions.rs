@@ -1,4 +1,4 @@
-//! Mentions and replies: what they are called, and what the level `mentions` lets through.
+//! Mentions and replies: what they are called, what the level `mentions` lets through, and from whom none comes.
 
 use parlance_proto::{
     chat::{self, SendItem},
@@ -14,6 +14,7 @@ use crate::{
 
 stories! {
     the_level_mentions_lets_mentions_and_replies_through
+    nothing_of_somebody_who_is_blocked_is_pushed
 }
 
 /// A message that has not been sent yet.
@@ -78,4 +79,22 @@ async fn the_level_mentions_lets_mentions_and_replies_through(world: &World) {
     assert_eq!((kind("Maja: to bob"), kind("Maja: to all")), ("mention".into(), "mention".into()));
     assert_eq!(kind("Maja: an answer"), "reply");
     assert_eq!((pushes.len(), receiver.pushes("carol").len()), (3, 0));
+}
+
+async fn nothing_of_somebody_who_is_blocked_is_pushed(world: &World) {
+    let receiver = Receiver::start().await;
+    let (maja, bob, carol) = (world.person("Maja").await, world.person("Bob").await, world.person("Carol").await);
+    let room = world.group(&maja, "team", &[&bob, &carol]).await;
+    for (person, path) in [(&maja, "maja"), (&bob, "bob")] {
+        world.subscribes(person, &receiver, path).await;
+    }
+    let block = chat::BlockRequest { actor: bob.actor(), user: maja.id.to_wire() };
+    world.accounts().block(block).await.unwrap();
+
+    let of_bob = SendItem { mentions: vec![bob.id.to_wire()], ..draft(&maja, &room, "to bob") };
+    world.decides(&posts(world, &maja, of_bob).await, &bob, "skipped", "blocked").await;
+    // Others still reach the blocker, and the blocker the blocked one.
+    world.decides(&world.says(&carol, &room, "to all of you").await, &bob, "sent", "delivered").await;
+    world.decides(&world.says(&bob, &room, "from me").await, &maja, "sent", "delivered").await;
+    assert!(receiver.pushes("bob").iter().all(|push| push.payload["body"] == "Carol: to all of you"));
 }

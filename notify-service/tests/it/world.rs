@@ -8,7 +8,9 @@ use std::{
 use bytes::Bytes;
 use notify_service::{Config, Timing, Vapid};
 use parlance_proto::{
-    chat::{self, SendItem, messages_client::MessagesClient, rooms_client::RoomsClient},
+    chat::{
+        self, SendItem, accounts_client::AccountsClient, messages_client::MessagesClient, rooms_client::RoomsClient,
+    },
     notify::{self, notify_client::NotifyClient},
     presence::{self, directory_client::DirectoryClient},
     v1,
@@ -199,6 +201,10 @@ impl World {
         .unwrap();
         tx.commit().await.unwrap();
         person
+    }
+
+    pub(crate) fn accounts(&self) -> AccountsClient<Client> {
+        AccountsClient::new(self.chat.clone())
     }
 
     pub(crate) fn rooms(&self) -> RoomsClient<Client> {

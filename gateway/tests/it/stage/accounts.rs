@@ -83,4 +83,7 @@ refuses! {
     get_user: chat::GetUserRequest => v1::User,
     find_users: chat::FindUsersRequest => chat::UserList,
     choose: chat::ChooseRequest => chat::Choice,
+    block: chat::BlockRequest => chat::Empty,
+    unblock: chat::BlockRequest => chat::Empty,
+    list_blocks: chat::ListBlocksRequest => chat::UserList,
 }
