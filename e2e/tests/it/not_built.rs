@@ -24,10 +24,8 @@ async fn what_is_not_built_yet_says_so(stack: &Stack) {
         is_refused(alice.api.call(method, path, body).await, Code::Unprocessable);
     }
     let threaded = Draft { thread: Some(sent.seq), ..Draft::text("aside") };
-    for draft in [threaded] {
-        is_refused(desk.connection.send(room, &draft).await, Code::Unprocessable);
-        is_refused(alice.api.post_message(room, &draft).await, Code::Unprocessable);
-    }
+    is_refused(desk.connection.send(room, &threaded).await, Code::Unprocessable);
+    is_refused(alice.api.post_message(room, &threaded).await, Code::Unprocessable);
     is_refused(desk.connection.react(room, sent.seq, "👍", true).await, Code::Unprocessable);
     let pin = json!({ "room": room, "seq": sent.seq, "on": true });
     is_refused(desk.connection.call::<serde_json::Value>("pin", pin).await, Code::Unprocessable);
