@@ -1,6 +1,7 @@
 //! Several replicas on one database, and rooms whose lock somebody else holds. Only PostgreSQL has either.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ postgres_stories! {
     cursors_and_sends_do_not_get_in_each_others_way
     halving_a_batch_keeps_the_order_of_a_room_that_is_missed
     no_send_is_accepted_after_a_block
+    a_block_waits_for_a_send_that_is_judged_already
 }
 
 /// Rooms that are not stuck answer within this time.
@@ -262,4 +264,32 @@ async fn no_send_is_accepted_after_a_block(service: &Service) {
         unblock(service, &maja, &noor).await;
     }
     other.stop().await;
+}
+
+async fn a_block_waits_for_a_send_that_is_judged_already(service: &Service) {
+    let [maja, noor] = service.people().await;
+    let room = open(service, &maja, &noor).await.unwrap();
+    let Db::Postgres(pool) = &service.db else { unreachable!() };
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let waits = async |least: i64| sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() >= least;
+    // What reads messages goes on, what writes them waits: the send is judged, and not stored.
+    let mut hold = pool.begin().await.unwrap();
+    sqlx::query("lock table messages in share mode").execute(&mut *hold).await.unwrap();
+    let blocked = Cell::new(false);
+    let blocks = async {
+        eventually("the send that waits", async || waits(1).await.then_some(())).await;
+        block(service, &maja, &noor).await;
+        blocked.set(true);
+        service.view(&maja, &room).await.seq
+    };
+    let releases = async {
+        eventually("the block", async || (blocked.get() || waits(2).await).then_some(())).await;
+        hold.commit().await.unwrap();
+    };
+    let (sent, seq, ()) =
+        tokio::join!(stream(&service.client, vec![noor.send(&room, "just in time")]), blocks, releases);
+    assert_eq!(seq, sent[0].as_ref().unwrap().seq, "stored after the block was answered");
+    let late = stream(&service.client, vec![noor.send(&room, "too late")]).await;
+    failed(&late[0], Code::PermissionDenied);
 }
