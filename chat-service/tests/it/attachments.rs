@@ -27,7 +27,7 @@ async fn ready(service: &Service, who: &Person) -> Bytes {
 }
 
 fn with(who: &Person, room: &Room, files: &[&Bytes]) -> SendItem {
-    SendItem { attachments: files.iter().map(|file| Bytes::clone(file)).collect(), ..who.send(room, "look") }
+    SendItem { attachments: files.iter().copied().cloned().collect(), ..who.send(room, "look") }
 }
 
 async fn attaches(service: &Service, who: &Person, room: &Room, files: &[&Bytes]) -> Result<v1::Message, Code> {
@@ -65,7 +65,7 @@ async fn a_file_goes_with_its_message_everywhere(service: &Service) {
         ..chat::ChangesRequest::default()
     };
     let changes = service.messages().changes(after).await.unwrap().into_inner();
-    assert_eq!(changes.messages, [message.clone()]);
+    assert_eq!(changes.messages, std::slice::from_ref(&message));
     let edited = service.messages().edit(alice.edit(&room, message.seq, "see")).await.unwrap().into_inner();
     assert_eq!(edited.attachments, message.attachments);
 
