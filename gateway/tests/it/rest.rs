@@ -199,7 +199,6 @@ async fn what_is_not_built_yet_says_so() {
         ("GET /v1/search?q=x", None),
         ("GET /v1/notifications", None),
         ("POST /v1/notifications/read", Some(json!({"up_to": 1}))),
-        ("POST /v1/uploads", None),
         ("POST /v1/invites/abc", None),
     ] {
         is_problem(&api.call(line, body).await, 422, "unprocessable");
