@@ -101,21 +101,13 @@ impl Uplink {
 
     /// Sends a message for a connection; the answer goes to its queue. Sends of one caller to one room stay in order.
     pub(crate) fn send(&self, conn: &Arc<Conn>, re: Re, send: frame::Send) {
-        let mut state = lock(&self.state);
-        let bytes = weight(&send.text, send.meta.as_deref());
-        if state.index.len() >= MAX_UNANSWERED || state.bytes + bytes > MAX_UNANSWERED_BYTES {
-            drop(state);
-            let fault = Fault::unavailable("too many messages are on their way; send it again");
-            return conn.answer(frame::error(re, &fault.retry_after(OVERLOADED_WAIT)));
-        }
-        state.next += 1;
-        state.bytes += bytes;
-        let id = state.next;
-        let item = SendItem {
-            id,
-            room: send.room.to_wire(),
+        let room = send.room;
+        let client_id = send.client_id;
+        let mut item = SendItem {
+            id: 0,
+            room: room.to_wire(),
             sender: conn.user.to_wire(),
-            client_id: send.client_id.to_wire(),
+            client_id: client_id.to_wire(),
             text: send.text,
             reply_to: send.reply_to,
             meta: send.meta,
@@ -125,20 +117,31 @@ impl Uplink {
             mentions_all: send.mentions.all,
             traceparent: telemetry::current_traceparent().unwrap_or_default(),
         };
+        let bytes = weight(&item);
+        let mut state = lock(&self.state);
+        if state.index.len() >= MAX_UNANSWERED || state.bytes + bytes > MAX_UNANSWERED_BYTES {
+            drop(state);
+            let fault = Fault::unavailable("too many messages are on their way; send it again");
+            return conn.answer(frame::error(re, &fault.retry_after(OVERLOADED_WAIT)));
+        }
+        state.next += 1;
+        state.bytes += bytes;
+        let id = state.next;
+        item.id = id;
         let alive = state.alive.clone();
         let lane = state
             .rooms
-            .entry(send.room)
-            .or_insert_with(|| Lane { replica: self.pick(send.room, &alive), unanswered: VecDeque::new() });
+            .entry(room)
+            .or_insert_with(|| Lane { replica: self.pick(room, &alive), unanswered: VecDeque::new() });
         let replica = lane.replica;
         lane.unanswered.push_back(Unanswered {
             item: item.clone(),
             conn: Arc::clone(conn),
             re,
-            client_id: send.client_id,
+            client_id,
             since: Instant::now(),
         });
-        state.index.insert(id, send.room);
+        state.index.insert(id, room);
         // Under the lock, so that the order on the stream is the order here. A replica without a stream gets all of the
         // lane when it has one; a full queue cannot be, since it has room for all that may be unanswered.
         if alive[replica] && self.replicas[replica].try_send(item).is_err() {
@@ -254,7 +257,7 @@ impl Uplink {
         if lane.unanswered.is_empty() {
             state.rooms.remove(&room);
         }
-        state.bytes -= weight(&unanswered.item.text, unanswered.item.meta.as_deref());
+        state.bytes -= weight(&unanswered.item);
         Some((unanswered, room))
     }
 
@@ -277,8 +280,11 @@ impl Uplink {
 }
 
 /// What of a send can be large.
-fn weight(text: &str, meta: Option<&str>) -> usize {
-    text.len() + meta.map_or(0, str::len)
+fn weight(item: &SendItem) -> usize {
+    let ids = item.mentions.iter().chain(&item.attachments);
+    item.text.len()
+        + item.meta.as_ref().map_or(0, String::len)
+        + ids.map(|id| id.len() + size_of_val(id)).sum::<usize>()
 }
 
 async fn hand_over(sends: &mpsc::Sender<Sends>, message: Sends) -> bool {

@@ -49,9 +49,8 @@ async fn frames_that_wait_together_are_written_together() {
     let before = (SENDS.load(Ordering::Relaxed), writes());
     assert!(before.0 > CONNECTIONS, "sends are seen");
     for burst in 0..BURSTS {
-        for _ in 0..EVENTS {
-            stage.publish([of_room(stage.chat.message(room))]);
-        }
+        // As at load: what was committed together comes in one parcel.
+        stage.publish((0..EVENTS).map(|_| of_room(stage.chat.message(room))));
         let expected: Vec<String> =
             (1..=EVENTS).map(|event| format!("message {}", 10 + burst * EVENTS + event)).collect();
         for socket in &mut sockets {
