@@ -9,9 +9,25 @@ use super::{
     decide::{Plan, RoomState, Rooms, State},
 };
 use crate::{
+    files::attach::{FoundRow, Known, found_columns, is_shown_to},
     messages::{MessageRow, mentions},
     outbox,
 };
+
+/// What every item is judged by: `$with` goes before, `$columns` and `$join` add to it.
+macro_rules! read_items {
+    ([$($with:tt)*], $columns:literal, $join:literal) => {
+        concat!(
+            $($with)*
+            "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at, m.blocked,
+                 d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at", $columns, "
+             from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality as k(room, sender, client_id, ord)
+             left join members m on m.room_id = k.room and m.user_id = k.sender
+             left join messages d on d.room_id = k.room and d.sender = k.sender and d.client_id = k.client_id", $join, "
+             order by k.ord"
+        )
+    };
+}
 
 /// How long a room that was missed twice is waited for.
 const LOCK_WAIT: &str = "set local lock_timeout = '3s'";
@@ -55,23 +71,68 @@ pub(super) async fn read(tx: &mut Transaction<'_, Postgres>, items: &[Item]) -> 
     let rooms: Vec<Uuid> = items.iter().map(|item| item.room.0).collect();
     let senders: Vec<Uuid> = items.iter().map(|item| item.sender.0).collect();
     let client_ids: Vec<Uuid> = items.iter().map(|item| item.client_id.0).collect();
-    sqlx::query_as(
-        "select k.ord, m.present, m.role, m.visible_from_seq, m.muted_until, m.sent_at, m.blocked,
-             d.id as d_id, d.seq as d_seq, d.rev as d_rev, d.at as d_at
-         from unnest($1::uuid[], $2::uuid[], $3::uuid[]) with ordinality as k(room, sender, client_id, ord)
-         left join members m on m.room_id = k.room and m.user_id = k.sender
-         left join messages d on d.room_id = k.room and d.sender = k.sender and d.client_id = k.client_id
-         order by k.ord",
-    )
-    .bind(rooms)
-    .bind(senders)
-    .bind(client_ids)
-    .fetch_all(&mut **tx)
-    .await
+    sqlx::query_as(read_items!([], "", "")).bind(rooms).bind(senders).bind(client_ids).fetch_all(&mut **tx).await
 }
 
-/// Writes the whole batch in one statement: messages, rooms, senders' cursors, files that they hold, the outbox row, and away with the rows
-/// that are published.
+/// An item's state, with a file that it names.
+#[derive(sqlx::FromRow)]
+struct StateWithFile {
+    #[sqlx(flatten)]
+    state: State,
+    #[sqlx(flatten)]
+    file: FoundRow,
+}
+
+/// Reads the same and the files that the items name, as [`attach::known`] does: what attaches takes no trip more.
+pub(super) async fn read_with_files(
+    tx: &mut Transaction<'_, Postgres>,
+    items: &[Item],
+) -> sqlx::Result<(Vec<State>, Known)> {
+    let named = || {
+        let numbered = (1_i64..).zip(items);
+        numbered.flat_map(|(ord, item)| item.attachments.iter().map(move |file| (ord, item.sender.0, file.0)))
+    };
+    let rows: Vec<StateWithFile> = sqlx::query_as(READ_WITH_FILES)
+        .bind(items.iter().map(|item| item.room.0).collect::<Vec<Uuid>>())
+        .bind(items.iter().map(|item| item.sender.0).collect::<Vec<Uuid>>())
+        .bind(items.iter().map(|item| item.client_id.0).collect::<Vec<Uuid>>())
+        .bind(named().map(|(ord, ..)| ord).collect::<Vec<i64>>())
+        .bind(named().map(|(_, sender, _)| sender).collect::<Vec<Uuid>>())
+        .bind(named().map(|(.., file)| file).collect::<Vec<Uuid>>())
+        .fetch_all(&mut **tx)
+        .await?;
+    let (mut states, mut known): (Vec<State>, Known) = (Vec::with_capacity(items.len()), Known::new());
+    // A row for each file of an item, and one for an item without any.
+    for StateWithFile { state, file } in rows {
+        if states.last().is_none_or(|last| last.ord != state.ord) {
+            states.push(state);
+        }
+        let sender = items.get(states.len() - 1).map(|item| item.sender);
+        known.extend(sender.zip(file.into_file()).map(|(sender, file)| ((sender, file.id), file)));
+    }
+    Ok((states, known))
+}
+
+const READ_WITH_FILES: &str = read_items!(
+    [
+        "with named as (
+             select k.ord as item, ",
+        found_columns!(),
+        "
+             from unnest($4::bigint[], $5::uuid[], $6::uuid[]) as k(ord, sender, file)
+             join files on files.id = k.file
+             where files.state <> 4 and (files.owner = k.sender or ",
+        is_shown_to!("k.sender"),
+        ")
+             order by files.id for no key update of files
+         ) ",
+    ],
+    ", n.*",
+    " left join named n on n.item = k.ord"
+);
+
+/// Writes the whole batch in one statement: messages, rooms, senders' cursors, files that they hold, the outbox row, and
+/// away with the rows that are published.
 pub(super) async fn write(
     tx: &mut Transaction<'_, Postgres>,
     plan: &Plan,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     App,
     error::{self, Error, Result},
-    files::attach,
+    files::attach::{self, Known},
     messages,
     outbox::{self, Announcement, Stored},
 };
@@ -135,20 +135,27 @@ fn answer(items: Vec<Item>, outcomes: Vec<Outcome>) -> Vec<Item> {
 async fn transact(app: &App, items: &[Item], wait_for: Option<RoomId>) -> Result<(Plan, Option<Stored>)> {
     let rooms: Vec<RoomId> = items.iter().map(|item| item.room).collect::<HashSet<_>>().into_iter().collect();
     let mut tx = app.db.begin().await?;
-    let (rooms, states) = match &mut tx {
+    let attached = items.iter().any(|item| !item.attachments.is_empty());
+    let (rooms, states, known) = match &mut tx {
         Tx::Postgres(tx) => {
             let rooms = match wait_for {
                 Some(room) => postgres::wait_for(tx, room).await?,
                 None => postgres::lock(tx, &rooms).await?,
             };
-            (rooms, postgres::read(tx, items).await?)
+            let (states, known) = if attached {
+                postgres::read_with_files(tx, items).await?
+            } else {
+                (postgres::read(tx, items).await?, Known::new())
+            };
+            (rooms, states, known)
         }
-        Tx::Sqlite(tx) => (sqlite::rooms(tx, &rooms).await?, sqlite::read(tx, items).await?),
+        Tx::Sqlite(tx) => (sqlite::rooms(tx, &rooms).await?, sqlite::read(tx, items).await?, Known::new()),
     };
     if states.len() != items.len() {
         return Err(Error::Internal(anyhow::anyhow!("read {} states for {} items", states.len(), items.len())));
     }
-    let known = attach::known(&mut tx, items.iter().map(|item| (item.sender, item.attachments.as_slice()))).await?;
+    let wanted = items.iter().map(|item| (item.sender, item.attachments.as_slice()));
+    let known = if tx.is_postgres() { known } else { attach::known(&mut tx, wanted).await? };
     let plan = decide::decide(items, &rooms, &states, &known, clock::now_ms());
     if plan.inserts.is_empty() {
         return Ok((plan, None));

@@ -34,7 +34,15 @@ macro_rules! is_shown_to {
         )
     };
 }
-pub(super) use is_shown_to;
+pub(crate) use is_shown_to;
+
+/// The columns of a [`FoundRow`].
+macro_rules! found_columns {
+    () => {
+        "files.id as f_id, files.name as f_name, files.media_type as f_media_type, files.size as f_size, files.width as f_width, files.height as f_height, files.blurhash as f_blurhash, files.thumbnails as f_thumbnails, files.state as f_state, files.reason as f_reason, files.at as f_at"
+    };
+}
+pub(crate) use found_columns;
 
 /// Files by who wants to attach them: all that this user may know of.
 pub(crate) type Known = HashMap<(UserId, FileId), FileRow>;
@@ -46,8 +54,43 @@ struct KnownRow {
     file: FileRow,
 }
 
+/// A file, or none, beside what else a row holds.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct FoundRow {
+    f_id: Option<FileId>,
+    f_name: Option<String>,
+    f_media_type: Option<String>,
+    f_size: Option<i64>,
+    f_width: Option<i64>,
+    f_height: Option<i64>,
+    f_blurhash: Option<String>,
+    f_thumbnails: Option<i16>,
+    f_state: Option<i16>,
+    f_reason: Option<String>,
+    f_at: Option<i64>,
+}
+
+impl FoundRow {
+    /// The file, when there is one.
+    pub(crate) fn into_file(self) -> Option<FileRow> {
+        Some(FileRow {
+            id: self.f_id?,
+            name: self.f_name?,
+            media_type: self.f_media_type,
+            size: self.f_size?,
+            width: self.f_width,
+            height: self.f_height,
+            blurhash: self.f_blurhash,
+            thumbnails: self.f_thumbnails?,
+            state: self.f_state?,
+            reason: self.f_reason,
+            at: self.f_at?,
+        })
+    }
+}
+
 /// Reads the files that these senders want to attach, and locks them: none of them is swept before they are held. Asks
-/// nothing when there are none.
+/// nothing when there are none. The group commit on PostgreSQL does it in its own statement.
 ///
 /// # Errors
 /// When the database does not answer.

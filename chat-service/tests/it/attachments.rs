@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::{
     Person, Service,
-    chat_world::Room,
+    chat_world::{Room, stream},
     files::{begin, dead, finish, get, time_passes},
     stories,
 };
@@ -18,9 +18,11 @@ stories! {
     a_file_goes_with_the_last_message_that_holds_it
     a_held_file_is_never_swept_and_a_swept_one_never_held
     a_text_may_be_empty_beside_files_only
+    what_is_attached_while_it_is_swept_is_kept_or_refused
+    of_a_batch_each_item_is_judged_by_itself
 }
 
-async fn ready(service: &Service, who: &Person) -> Bytes {
+pub(crate) async fn ready(service: &Service, who: &Person) -> Bytes {
     let file = begin(service, who, 10).await.unwrap();
     finish(service, who, &file, 10).await.unwrap();
     file
@@ -152,4 +154,45 @@ async fn a_text_may_be_empty_beside_files_only(service: &Service) {
     assert_eq!(edited.unwrap_err().code(), Code::InvalidArgument);
     let empty = SendItem { text: String::new(), ..with(&alice, &room, &[]) };
     assert_eq!(service.messages().post(alice.post(empty)).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+async fn what_is_attached_while_it_is_swept_is_kept_or_refused(service: &Service) {
+    let [alice] = service.people().await;
+    let room = service.group(&alice, []).await;
+    for round in 0..20 {
+        let file = ready(service, &alice).await;
+        time_passes(service).await;
+        let files = [&file];
+        let attaching = attaches(service, &alice, &room, &files);
+        let (sent, taken) = if round % 2 == 0 {
+            tokio::join!(attaching, dead(service))
+        } else {
+            let (taken, sent) = tokio::join!(dead(service), attaching);
+            (sent, taken)
+        };
+        // Of what was handed out nobody has said yet that it is removed.
+        let taken = taken.contains(&file) || dead(service).await.contains(&file);
+        match sent {
+            Ok(_) => assert!(!taken && is_read(service, &alice, &file).await),
+            Err(code) => assert_eq!((code, taken), (Code::NotFound, true)),
+        }
+    }
+}
+
+async fn of_a_batch_each_item_is_judged_by_itself(service: &Service) {
+    let [alice, bob] = service.people().await;
+    let room = service.group(&alice, [&bob]).await;
+    let (one, two) = (ready(service, &alice).await, ready(service, &alice).await);
+    let items = vec![
+        with(&alice, &room, &[&one, &two]),
+        with(&bob, &room, &[&two]),
+        alice.send(&room, "plain"),
+        with(&alice, &room, &[&one]),
+    ];
+    let answers = stream(&service.client, items).await;
+    let first = answers[0].as_ref().unwrap().seq;
+    let seqs: Vec<_> = answers.iter().map(|answer| answer.as_ref().ok().map(|sent| sent.seq - first)).collect();
+    assert_eq!(seqs, [Some(0), None, Some(1), Some(2)], "what is not bob's takes no number");
+    let held: Vec<_> = service.history(&bob, &room).await.iter().map(|message| message.attachments.len()).collect();
+    assert_eq!(held[held.len() - 3..], [2, 0, 1]);
 }

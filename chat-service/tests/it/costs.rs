@@ -6,6 +6,7 @@ use service_kit::{id::BootId, tasks::Tasks};
 
 use crate::{
     Database, PATIENCE, Service, Setup,
+    attachments::ready,
     chat_world::{Room, stream, texts},
     directory::{Counter, Double, Mood},
     proxy::Proxy,
@@ -158,12 +159,17 @@ async fn a_batch_takes_at_most_six_round_trips(database: Database) {
     for _ in 0..10 {
         rooms.push(service.group(&maja, []).await);
     }
+    let files = vec![ready(&service, &maja).await, ready(&service, &maja).await];
     let mut worker = service.worker().await;
     let (mut warm, mut most) = (Vec::new(), 0);
     for round in 0..40 {
         // One room or ten; now and then a room that is held, and so waited for in a transaction of its own.
         let rooms = if round % 2 == 0 { &rooms[..1] } else { &rooms[..] };
-        let items = (0..100).map(|n| maja.send(&rooms[n % rooms.len()], "what a batch consists of")).collect();
+        let mut items: Vec<SendItem> =
+            (0..100).map(|n| maja.send(&rooms[n % rooms.len()], "what a batch consists of")).collect();
+        if round % 3 == 0 {
+            items[7].attachments = files.clone();
+        }
         if round % 4 == 0 {
             let hold = service.holds(&[&rooms[0]]).await;
             let (answers, ()) = tokio::join!(stream(&service.client, items), async {
