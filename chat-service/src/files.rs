@@ -170,6 +170,8 @@ pub(crate) async fn begin(app: &App, actor: Actor, new: New) -> Result<Begun> {
     }
     usage::take(&mut tx, actor.user, new.most, &app.files).await?;
     let id = FileId::generate();
+    // One that comes in one piece has its time whatever operators want of files that nothing refers to.
+    let keep_ms = if new.resumable { UPLOAD_MS.min(app.files.unattached_ms) } else { UPLOAD_MS };
     on_tx!(&mut tx, c => sqlx::query(
         "insert into files (id, owner, name, size, thumbnails, state, idempotency_key, at, expires_at)
          values ($1, $2, $3, $4, 0, 1, $5, $6, $7)",
@@ -180,7 +182,7 @@ pub(crate) async fn begin(app: &App, actor: Actor, new: New) -> Result<Begun> {
     .bind(new.most)
     .bind(&new.idempotency_key)
     .bind(now)
-    .bind(now + UPLOAD_MS.min(app.files.unattached_ms))
+    .bind(now + keep_ms)
     .execute(c)
     .await
     .map(|_| ()))?;
@@ -228,10 +230,11 @@ pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) 
         return Err(Fault::bad_request("size: is more than was kept free").into());
     }
     usage::give_back(&mut tx, actor.user, row.size - size).await?;
-    let row: FileRow = on_tx!(&mut tx, c => sqlx::query_as(concat!(
+    // It may have been given up, or its time been over, since it was read.
+    let row: Option<FileRow> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
         "update files set media_type = $2, size = $3, width = $4, height = $5, blurhash = $6, thumbnails = $7,
              state = $8, reason = $9, expires_at = $10
-         where files.id = $1 returning ", file_columns!()
+         where files.id = $1 and files.state = 1 returning ", file_columns!()
     ))
     .bind(file)
     .bind(&found.media_type)
@@ -243,8 +246,9 @@ pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) 
     .bind(if rejected { REJECTED } else { READY })
     .bind(&found.rejected)
     .bind(clock::now_ms() + app.files.unattached_ms)
-    .fetch_one(c)
+    .fetch_optional(c)
     .await)?;
+    let row = row.ok_or_else(no_such_file)?;
     pieces::forget(&mut tx, file).await?;
     tx.commit().await?;
     Ok(row)

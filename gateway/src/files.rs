@@ -21,7 +21,7 @@ pub(crate) use self::{
     picture::SIDES,
     resumable::{Checksum, Piece},
     store::{Part, Store},
-    upload::{Origin, clean_name, upload},
+    upload::{Origin, STALL, clean_name, stalled, upload},
 };
 use crate::{error::Problem, frame::Code, services::Services};
 

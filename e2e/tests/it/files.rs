@@ -61,6 +61,12 @@ fn a_file_comes_back_as_it_was_to_its_owner_only() {
         let head = alice.asks(0, Method::HEAD, &format!("/v1/files/{id}")).send().await.expect("an answer");
         assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (200, &headers["content-length"]));
 
+        let all = alice.reads(0, id, "", &[("range", "bytes=0-")]).await;
+        assert_eq!((all.status().as_u16(), &all.headers()["content-length"]), (206, &headers["content-length"]));
+        let tail = alice.reads(0, id, "", &[("range", "bytes=-5"), ("if-range", etag)]).await;
+        assert_eq!(tail.bytes().await.expect("a body"), &bytes[699_996..]);
+        let another = alice.reads(0, id, "", &[("range", "bytes=-5"), ("if-range", "\"another\"")]).await;
+        assert_eq!((another.status().as_u16(), another.bytes().await.expect("a body").len()), (200, 700_001));
         let part = alice.reads(0, id, "", &[("range", "bytes=699990-")]).await;
         assert_eq!(
             (part.status().as_u16(), &part.headers()["content-range"].to_str().expect("text")),
@@ -114,6 +120,35 @@ fn a_form_that_is_wrong_is_named_and_leaves_nothing() {
         let plain = alice.asks(0, Method::POST, "/v1/files").body("x").send().await.expect("an answer");
         assert_eq!(plain.status(), 415);
         alice.uploads("a", &[b'a'; 1000]).await;
+    }));
+}
+
+#[test]
+fn what_surrounds_a_file_is_not_kept_in_memory() {
+    let own = swept(&[]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let padding = vec![b'x'; 8_000_000];
+        let before = [&padding[..], &multipart(&[("file", "a", b"x")])].concat();
+        assert_eq!(code(&alice.posts_files(0, before).await), (400, "bad_request"));
+        let name = format!("a\"\r\nX-Padding: {}", "x".repeat(8_000_000));
+        assert_eq!(code(&alice.posts_files(0, multipart(&[("file", &name, b"x")])).await), (400, "bad_request"));
+        nothing_is_left(&own).await;
+    }));
+}
+
+#[test]
+fn a_client_that_is_still_writing_reads_why_it_is_refused() {
+    let own = swept(&[("PARLANCE_FILES_MAX_BYTES", "1000")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let body = multipart(&[("file", "a", &some_bytes(20_000_000))]);
+        assert_eq!(code(&alice.posts_files(0, body.clone()).await), (413, "too_large"));
+        // The same without a length in front.
+        let chunk = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+        let answer = says(&own, &alice, "Transfer-Encoding: chunked", &chunk, false).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        nothing_is_left(&own).await;
     }));
 }
 

@@ -117,7 +117,7 @@ impl Keeper {
             media_type: media_type.to_owned(),
             ..found
         };
-        services.files.clone().finish(finish).await?;
+        self.finish(services, file, finish).await?;
         if let Err(error) = self.store.remove_pieces(file).await {
             tracing::warn!(file.id = %file, error = format!("{error:#}"), "pieces stay until their file goes");
         }

@@ -7,12 +7,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use parlance_proto::{chat, files as wire, v1};
 use service_kit::id::FileId;
+use tokio::time::Instant;
 
 use super::{Keeper, Part, kind, picture};
 use crate::{error::Problem, frame::Code, services::Services};
 
 /// How long a client may send nothing.
-const STALL: Duration = Duration::from_secs(30);
+pub(crate) const STALL: Duration = Duration::from_secs(30);
+/// How long the bytes of one request may take: less than chat-service waits for what never ends.
+const MOST_TIME: Duration = Duration::from_secs(3000);
 /// Longest name, in characters; a longer one loses its beginning.
 const MAX_NAME: usize = 255;
 
@@ -56,7 +59,7 @@ pub(crate) async fn upload(
             media_type: media_type.to_owned(),
             ..keeper.look(file, media_type, size).await?
         };
-        Ok(services.files.clone().finish(finish).await?.into_inner())
+        keeper.finish(&services, file, finish).await
     };
     let stored: Result<_, Problem> = stored.await;
     if stored.is_err() {
@@ -131,6 +134,27 @@ impl Keeper {
         })
     }
 
+    /// Says what an upload turned out to be. When it was given up meanwhile, or its time was over, nobody but this upload
+    /// may know of its bytes any more: then it removes them.
+    pub(super) async fn finish(
+        &self,
+        services: &Services,
+        file: FileId,
+        found: wire::FinishRequest,
+    ) -> Result<v1::File, Problem> {
+        match services.files.clone().finish(found).await {
+            Ok(reply) => Ok(reply.into_inner()),
+            Err(status) => {
+                if status.code() == tonic::Code::NotFound
+                    && let Err(error) = self.store.remove(file).await
+                {
+                    tracing::error!(file.id = %file, error = format!("{error:#}"), "bytes that nobody knows of stay");
+                }
+                Err(status.into())
+            }
+        }
+    }
+
     pub(super) async fn reject(&self, file: FileId, reason: String) -> Result<wire::FinishRequest, Problem> {
         self.store.remove(file).await.map_err(|error| {
             tracing::error!(file.id = %file, error = format!("{error:#}"), "a rejected file could not be removed");
@@ -149,18 +173,19 @@ pub(super) struct Body<S> {
     stream: S,
     read: u64,
     most: u64,
+    deadline: Instant,
 }
 
 impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
     /// What comes, which may be at most so many bytes.
     pub(super) fn new(stream: S, most: u64) -> Self {
-        Self { stream, read: 0, most }
+        Self { stream, read: 0, most, deadline: Instant::now() + MOST_TIME }
     }
 
     /// More of it, until it has ended.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let next = tokio::time::timeout(STALL, self.stream.next()).await;
-        let next = next.map_err(|_| Problem::new(Code::Timeout, "file: nothing came for too long; send it again"))?;
+        let deadline = self.deadline.min(Instant::now() + STALL);
+        let next = tokio::time::timeout_at(deadline, self.stream.next()).await.map_err(|_| stalled())?;
         let Some(bytes) = next.transpose()? else { return Ok(None) };
         self.read += bytes.len() as u64;
         if self.read > self.most {
@@ -203,6 +228,11 @@ impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
             }
         }
     }
+}
+
+/// What a client is told that does not send on, or for too long.
+pub(crate) fn stalled() -> Problem {
+    Problem::new(Code::Timeout, "file: this takes too long; send it again")
 }
 
 /// A name that is only a name: the last part of a path, without what no file system or header takes.

@@ -1,8 +1,7 @@
 //! Files: one is sent in one request, read in whole or in part, and described.
 
+mod incoming;
 mod serve;
-
-use std::{mem, task::Poll, time::Duration};
 
 use axum::{
     Router,
@@ -12,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use multer::{Field, Multipart};
 use parlance_proto::{
     files::{self as wire, Thumbnails},
@@ -20,6 +19,7 @@ use parlance_proto::{
 };
 use service_kit::id::FileId;
 
+use self::incoming::{Incoming, Used};
 use super::{
     Edge,
     reply::{Answer, created, ok},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     error::Problem,
-    files::{self, Origin, SIDES, clean_name},
+    files::{self, Origin, SIDES, STALL, clean_name, stalled},
     frame::Code,
     json,
     token::Caller,
@@ -35,9 +35,6 @@ use crate::{
 
 /// Bytes around the file in a multipart body: boundaries and headers of the part.
 const AROUND_THE_FILE: u64 = 16 * 1024;
-
-/// How long what follows a refused file is read.
-const READ_ON: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<Edge> {
     Router::new()
@@ -56,33 +53,33 @@ async fn send(State(edge): State<Edge>, caller: Caller, headers: HeaderMap, body
     let idempotency_key = idempotency_key(&headers)?;
     let keeper = edge.files.keeper()?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let body = in_turns(body.into_data_stream());
+    let (tasks, services) = (keeper.tasks.clone(), edge.services.clone());
+    let used = Used::default();
+    let body = Incoming::new(body, used.clone(), tasks.clone());
     if length.is_some_and(|length| length > keeper.max_bytes + AROUND_THE_FILE) {
-        read_on(body).await;
         return Err(Problem::new(Code::TooLarge, format!("file: is larger than {} bytes", keeper.max_bytes)));
     }
     let most = length.map_or(keeper.max_bytes, |length| length.min(keeper.max_bytes));
     // On a task of its own: when the client goes away, this handler is gone too, and somebody must clean up.
-    let (tasks, services) = (keeper.tasks.clone(), edge.services.clone());
     let uploading = tasks.spawn(async move {
         let mut parts = Multipart::new(body, boundary);
-        let file = parts.next_field().await.map_err(|error| unreadable(&error))?;
+        let first = tokio::time::timeout(STALL, parts.next_field()).await.map_err(|_| stalled())?;
+        let file = first.map_err(|error| unreadable(&error))?;
         let file = file.filter(|part| part.name() == Some("file")).ok_or_else(one_part)?;
         let name = clean_name(file.file_name());
         let origin = Origin { actor: caller.actor, name, most, idempotency_key };
-        let mut content = Box::pin(content(file, parts));
-        let uploaded = files::upload(keeper, services, origin, &mut content).await;
-        if uploaded.is_err() {
-            read_on(content).await;
-        }
-        uploaded
+        files::upload(keeper, services, origin, Box::pin(content(file, parts, used))).await
     });
     let file = uploading.await.map_err(|_| Problem::new(Code::Internal, "internal error"))??;
     created(&json::File::from(&file))
 }
 
 /// The bytes of a part that must be the last one.
-fn content(part: Field<'static>, mut parts: Multipart<'static>) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
+fn content(
+    part: Field<'static>,
+    mut parts: Multipart<'static>,
+    used: Used,
+) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
     let end = stream::once(async move {
         match parts.next_field().await {
             Ok(None) => None,
@@ -90,30 +87,12 @@ fn content(part: Field<'static>, mut parts: Multipart<'static>) -> impl Stream<I
             Err(error) => Some(Err(unreadable(&error))),
         }
     });
-    part.map(|bytes| bytes.map_err(|error| unreadable(&error))).chain(end.filter_map(std::future::ready))
-}
-
-/// The same stream with a rest after each item: the parser takes whatever is there before anybody else has a turn, and
-/// keeps it until it is used.
-fn in_turns<S: Stream + Unpin>(mut stream: S) -> impl Stream<Item = S::Item> + Unpin {
-    let mut rests = false;
-    stream::poll_fn(move |cx| {
-        if mem::take(&mut rests) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let polled = stream.poll_next_unpin(cx);
-        rests = polled.is_ready();
-        polled
-    })
-}
-
-/// Reads what still comes, for a while: a client that is hung up on while it writes does not read the answer.
-async fn read_on<E>(rest: impl Stream<Item = Result<Bytes, E>> + Unpin) {
-    // What has failed fails again, for ever and at once.
-    let reading = rest.take_while(|bytes| std::future::ready(bytes.is_ok())).for_each(|_| std::future::ready(()));
-    // Whatever comes of it, the answer is there.
-    let _ = tokio::time::timeout(READ_ON, reading).await;
+    let bytes = part.map(move |bytes| {
+        let bytes = bytes.map_err(|error| unreadable(&error))?;
+        used.add(bytes.len());
+        Ok(bytes)
+    });
+    bytes.chain(end.filter_map(std::future::ready))
 }
 
 fn one_part() -> Problem {
@@ -139,8 +118,12 @@ async fn info(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {
     ok(&json::File::from(&file))
 }
 
-async fn read(State(edge): State<Edge>, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
+async fn read(State(edge): State<Edge>, caller: Caller, path: Path, method: Method, mut headers: HeaderMap) -> Answer {
     let (id, file, _) = known(&edge, caller, &path).await?;
+    if method == Method::HEAD {
+        // A range is a matter of GET only (RFC 9110, 14.2).
+        headers.remove(header::RANGE);
+    }
     serve::original(&*edge.files.keeper()?, id, &file, &headers).await
 }
 

@@ -60,22 +60,20 @@ pub(super) async fn original(keeper: &Keeper, id: FileId, file: &v1::File, asked
         return Ok(headed(StatusCode::NOT_MODIFIED, &etag, Body::empty()));
     }
     let size = u64::try_from(file.size).unwrap_or_default();
-    let range = match wanted(asked, &etag, size) {
-        Wanted::All => 0..size,
-        Wanted::Part(range) => range,
+    let (status, range) = match wanted(asked, &etag, size) {
+        Wanted::All => (StatusCode::OK, 0..size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Nothing => {
             let mut response = Problem::range_not_satisfiable(size).into_response();
             insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
             return Ok(response);
         }
     };
-    let whole = range == (0..size);
     let length = range.end - range.start;
     let (first, last) = (range.start, range.end.saturating_sub(1));
     let bytes = keeper.store.read(id, Part::Original, range).await?;
-    let status = if whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
     let mut response = headed(status, &etag, Body::from_stream(bytes));
-    if !whole {
+    if status == StatusCode::PARTIAL_CONTENT {
         insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
     }
     insert(&mut response, header::CONTENT_LENGTH, &length.to_string());
