@@ -64,7 +64,8 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
     let room_name = due.room_name.as_deref();
     let direct = due.room_kind == Some(DIRECT);
     let unread = (due.room_seq.unwrap_or_default() - due.read_seq.unwrap_or_default()).max(0);
-    let text = due.text.as_deref().filter(|_| privacy == Privacy::Full).unwrap_or(HIDDEN.0);
+    // A message of attachments alone has no text to show.
+    let text = due.text.as_deref().filter(|text| privacy == Privacy::Full && !text.is_empty()).unwrap_or(HIDDEN.0);
     let mut most = TEXT;
     loop {
         let text = cut(text, most);
