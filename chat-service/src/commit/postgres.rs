@@ -83,7 +83,7 @@ struct StateWithFile {
     file: FoundRow,
 }
 
-/// Reads the same and the files that the items name, as [`attach::known`] does: what attaches takes no trip more.
+/// Reads the same and the files that the items name, as [`crate::files::attach::known`] does: what attaches takes no trip more.
 pub(super) async fn read_with_files(
     tx: &mut Transaction<'_, Postgres>,
     items: &[Item],
