@@ -16,7 +16,7 @@ use crate::{error::Problem, frame::Code};
 /// How long the store may take for one step.
 const STEP: Duration = Duration::from_secs(30);
 /// Bytes that are written to a folder at once.
-const FOLDER_CHUNK: usize = 256 * 1024;
+const FOLDER_CHUNK: usize = 64 * 1024;
 
 /// Folder of the pieces of a file.
 const PIECES: &str = "pieces";
