@@ -2,12 +2,11 @@
 
 use service_kit::{
     clock,
-    db::Tx,
     id::{FileId, UserId},
     on_tx,
 };
 
-use super::usage;
+use super::{pieces, usage};
 use crate::{App, error::Result};
 
 /// How long whoever took a file has for removing its bytes, in milliseconds; then it is handed out again.
@@ -19,35 +18,13 @@ const MOST: i64 = 256;
 pub(crate) async fn take(app: &App, limit: i64) -> Result<Vec<FileId>> {
     let (now, limit) = (clock::now_ms(), limit.clamp(1, MOST));
     let mut tx = app.db.begin().await?;
-    let rows: Vec<(FileId,)> = match &mut tx {
-        Tx::Postgres(tx) => {
-            // What another transaction is referring to right now is looked at the next time.
-            sqlx::query_as(
-                "update files set state = 4, expires_at = $2 where id in
-                     (select id from files where expires_at <= $1 order by expires_at limit $3 for update skip locked)
-                     and not exists (select 1 from file_refs r where r.file_id = files.id)
-                 returning id",
-            )
-            .bind(now)
-            .bind(now + LEASE_MS)
-            .bind(limit)
-            .fetch_all(&mut **tx)
-            .await?
-        }
-        Tx::Sqlite(tx) => {
-            sqlx::query_as(
-                "update files set state = 4, expires_at = $2 where id in
-                     (select id from files where expires_at <= $1 order by expires_at limit $3)
-                     and not exists (select 1 from file_refs r where r.file_id = files.id)
-                 returning id",
-            )
-            .bind(now)
-            .bind(now + LEASE_MS)
-            .bind(limit)
-            .fetch_all(&mut **tx)
-            .await?
-        }
-    };
+    let sql = if tx.is_postgres() { TAKE_POSTGRES } else { TAKE_SQLITE };
+    let rows: Vec<(FileId,)> = on_tx!(&mut tx, c => sqlx::query_as(sql)
+        .bind(now)
+        .bind(now + LEASE_MS)
+        .bind(limit)
+        .fetch_all(c)
+        .await)?;
     // Every gateway asks now and then, so this is as fresh as an operator needs it.
     usage::tell(&mut tx).await?;
     tx.commit().await?;
@@ -67,8 +44,10 @@ pub(crate) async fn removed(app: &App, files: &[FileId]) -> Result<()> {
         .bind(file)
         .fetch_optional(c)
         .await)?;
-        super::pieces::forget(&mut tx, *file).await?;
-        freed.extend(row);
+        if let Some(row) = row {
+            pieces::forget(&mut tx, *file).await?;
+            freed.push(row);
+        }
     }
     // In the order of the owners, so that two sweeps never wait for each other in a circle.
     freed.sort_unstable_by_key(|(owner, _)| owner.0);
@@ -77,3 +56,18 @@ pub(crate) async fn removed(app: &App, files: &[FileId]) -> Result<()> {
     }
     Ok(tx.commit().await?)
 }
+
+macro_rules! take {
+    ($skip:literal) => {
+        concat!(
+            "update files set state = 4, expires_at = $2 where id in
+                 (select id from files where expires_at <= $1 order by expires_at limit $3",
+            $skip,
+            ") and not exists (select 1 from file_refs r where r.file_id = files.id)
+             returning id"
+        )
+    };
+}
+/// What another transaction is referring to right now is looked at the next time.
+const TAKE_POSTGRES: &str = take!(" for update skip locked");
+const TAKE_SQLITE: &str = take!("");

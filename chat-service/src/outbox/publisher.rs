@@ -41,8 +41,9 @@ impl Outbox {
             confirms.spawn(async move {
                 let is_confirmed = confirmed.await;
                 for waiting in stored {
-                    // When there is no room its row stays for the sweeper.
-                    let _ = workers.try_send(Published { waiting, is_confirmed });
+                    if workers.try_send(Published { waiting, is_confirmed }).is_err() {
+                        metrics::counter!("outbox_left_to_sweeper_total").increment(1);
+                    }
                 }
                 drop(permit);
             });
