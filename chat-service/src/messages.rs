@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parlance_proto::{event::room_event, v1};
 use service_kit::{
     clock,
-    db::Tx,
+    db::{Db, Tx},
     fault::{Fault, Kind},
     id::{ClientId, MessageId, RoomId, UserId},
     on_tx,
@@ -26,6 +26,8 @@ use crate::{
 
 /// Longest text, in characters.
 pub(crate) const MAX_TEXT: usize = 8_000;
+/// Messages that are asked for by their places at once.
+const MOST_AT_ONCE: usize = 200;
 /// `messages.kind` of what people write, and of notices.
 pub(crate) const KIND_TEXT: i16 = 1;
 pub(crate) const KIND_SYSTEM: i16 = 2;
@@ -38,6 +40,14 @@ macro_rules! message_columns {
     };
 }
 pub(crate) use message_columns;
+
+/// That the user $1 may see a row of `messages`.
+macro_rules! is_visible {
+    () => {
+        "exists (select 1 from members m where m.room_id = messages.room_id and m.user_id = $1 and m.present
+             and messages.seq > m.visible_from_seq)"
+    };
+}
 
 /// A row of `messages`.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -143,6 +153,46 @@ pub(crate) async fn get(app: &Arc<App>, actor: Actor, room: RoomId, seq: i64) ->
     let mut tx = app.db.snapshot().await?;
     let member = rooms::present(&mut tx, room, actor.user).await?;
     read(&mut tx, &member, seq).await
+}
+
+/// Those of these messages that the actor may see.
+pub(crate) async fn some(app: &Arc<App>, actor: Actor, places: &[(RoomId, i64)]) -> Result<Vec<MessageRow>> {
+    if places.len() > MOST_AT_ONCE {
+        return Err(Fault::bad_request(format!("places: at most {MOST_AT_ONCE}")).into());
+    }
+    Ok(match &app.db {
+        Db::Postgres(pool) => {
+            sqlx::query_as(concat!(
+                "select ",
+                message_columns!(),
+                " from messages
+                 where (room_id, seq) in (select room_id, seq from unnest($2::uuid[], $3::bigint[]) as p (room_id, seq))
+                   and ",
+                is_visible!()
+            ))
+            .bind(actor.user)
+            .bind(places.iter().map(|(room, _)| room.0).collect::<Vec<_>>())
+            .bind(places.iter().map(|(_, seq)| *seq).collect::<Vec<_>>())
+            .fetch_all(pool)
+            .await?
+        }
+        Db::Sqlite(_) => {
+            let mut found = Vec::with_capacity(places.len());
+            let mut tx = app.db.snapshot().await?;
+            for (room, seq) in places {
+                let row: Option<MessageRow> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
+                    "select ", message_columns!(), " from messages where room_id = $2 and seq = $3 and ", is_visible!()
+                ))
+                .bind(actor.user)
+                .bind(room)
+                .bind(seq)
+                .fetch_optional(c)
+                .await)?;
+                found.extend(row);
+            }
+            found
+        }
+    })
 }
 
 /// A message that its sender has stored before: given to the sender even after having left the room.

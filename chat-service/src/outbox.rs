@@ -71,7 +71,7 @@ impl Announcement {
     /// A member's own state in a room changed, for that user's connections.
     pub(crate) fn me(&mut self, user: UserId, me: MeChanged) {
         let kind = Some(parlance_proto::event::user_event::Kind::Me(me));
-        self.user(user, UserEvent { user: user.to_wire(), rev: 0, kind });
+        self.user(user, UserEvent { user: user.to_wire(), kind, ..UserEvent::default() });
     }
 
     /// Who may follow a user's presence has changed, for those who do.

@@ -7,6 +7,7 @@ mod row;
 pub(crate) mod settings;
 pub(crate) mod view;
 
+use parlance_proto::event::{UserEvent, user_event};
 use service_kit::{
     db::Tx,
     fault::Fault,
@@ -151,10 +152,24 @@ pub(crate) async fn tell_user(
     tx: &mut Tx,
     announcement: &mut Announcement,
     user: UserId,
-    kind: parlance_proto::event::user_event::Kind,
+    kind: user_event::Kind,
 ) -> Result<()> {
     let rev = crate::accounts::bump(tx, user).await?;
-    let event = parlance_proto::event::UserEvent { user: user.to_wire(), rev, kind: Some(kind) };
-    announcement.user(user, event);
+    announcement.user(user, UserEvent { user: user.to_wire(), rev, kind: Some(kind), ..UserEvent::default() });
+    Ok(())
+}
+
+/// Tells a user that there is a room more. `by` says who added the user, and the seq of the notice of it.
+pub(crate) async fn tell_joined(
+    tx: &mut Tx,
+    announcement: &mut Announcement,
+    user: UserId,
+    room: RoomId,
+    by: Option<(UserId, i64)>,
+) -> Result<()> {
+    let rev = crate::accounts::bump(tx, user).await?;
+    let (by, notice) = by.map_or_else(Default::default, |(by, notice)| (by.to_wire(), notice));
+    let kind = Some(user_event::Kind::Joined(room.to_wire()));
+    announcement.user(user, UserEvent { user: user.to_wire(), rev, kind, by, notice });
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 mod auth;
 mod messages;
+mod notifications;
 mod rooms;
 
 pub use auth::{Login, SessionInfo, Tokens};
+pub use notifications::Notifications;
 pub use rooms::{List, NewRoom, OwnSettings};
 
 use std::sync::Arc;

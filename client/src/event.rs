@@ -4,8 +4,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::id::{RoomId, UserId};
-use crate::wire::{Me, Member, Message, Presence, Rev, Room, RoomInfo, Seq};
+use crate::id::{NotificationId, RoomId, UserId};
+use crate::wire::{Me, Member, Message, Notification, Presence, Rev, Room, RoomInfo, Seq};
 
 /// One event. A kind that this library does not know is kept as it came.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Event {
     Me(MeEvent),
     Resync(Resync),
     GoingAway(GoingAway),
+    Notification(Box<Notification>),
+    NotificationsRead(NotificationsRead),
     Unknown { kind: String, body: Value },
 }
 
@@ -115,6 +117,11 @@ pub struct Resync {
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct NotificationsRead {
+    pub up_to: NotificationId,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct GoingAway {
     pub reconnect_after_ms: u64,
 }
@@ -137,6 +144,8 @@ impl Event {
             "me" => Self::Me(read(body)?),
             "resync" => Self::Resync(read(body)?),
             "going_away" => Self::GoingAway(read(body)?),
+            "notification" => Self::Notification(read(body)?),
+            "notifications_read" => Self::NotificationsRead(read(body)?),
             kind => Self::Unknown { kind: kind.to_owned(), body },
         })
     }

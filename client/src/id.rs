@@ -40,4 +40,6 @@ ids! {
     SessionId,
     /// An uploaded file.
     FileId,
+    /// An entry of one's list of notifications.
+    NotificationId,
 }

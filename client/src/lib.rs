@@ -30,5 +30,5 @@ pub use connection::{Connection, Events, Hello};
 pub use error::{Code, Error, Problem, Refusal};
 pub use event::Event;
 pub use frame::{Draft, Format};
-pub use id::{FileId, MessageId, RoomId, SessionId, UserId};
+pub use id::{FileId, MessageId, NotificationId, RoomId, SessionId, UserId};
 pub use session::{Session, Update, Updates};

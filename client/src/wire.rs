@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::id::{FileId, MessageId, RoomId, SessionId, UserId};
+use crate::id::{FileId, MessageId, NotificationId, RoomId, SessionId, UserId};
 
 /// The number of a message in its room: 1, 2, 3…
 pub type Seq = u64;
@@ -297,4 +297,30 @@ pub struct Presence {
     pub state: String,
     #[serde(default)]
     pub last_seen: Option<AtMs>,
+}
+
+/// What a notification is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationKind {
+    Mention,
+    Reply,
+    Invitation,
+    Direct,
+    #[serde(other)]
+    Unknown,
+}
+
+/// Something that one was told of; in events without its message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notification {
+    pub id: NotificationId,
+    pub kind: NotificationKind,
+    pub room: RoomId,
+    pub seq: Seq,
+    pub sender: UserId,
+    pub at: AtMs,
+    pub read: bool,
+    #[serde(default)]
+    pub message: Option<Message>,
 }

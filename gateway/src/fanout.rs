@@ -9,6 +9,7 @@ use service_kit::{
     id::{RoomId, SessionId, UserId},
     telemetry,
 };
+use uuid::Uuid;
 
 use crate::{
     attach,
@@ -120,6 +121,14 @@ fn own_affairs(life: &Arc<Life>, user: UserId, event: UserEvent) {
         }
         return;
     }
+    if let Some(news) = of_list(&kind) {
+        let written = Written::new(news);
+        // Before `welcome` nobody is told: who has just connected reads the list anyway.
+        for conn in conns.iter().filter(|conn| conn.is_welcomed()) {
+            conn.push(written.get(conn.format).clone());
+        }
+        return;
+    }
     if !life.hub.user_rev(user, event.rev) {
         let life = Arc::clone(life);
         life.tasks.clone().spawn_until_stop(async move { repair::user(&life, user).await });
@@ -148,6 +157,18 @@ fn own_affairs(life: &Arc<Life>, user: UserId, event: UserEvent) {
                 conn.close(Close::Revoked);
             }
         }
-        user_event::Kind::Me(_) => {}
+        // Dealt with above.
+        user_event::Kind::Me(_) | user_event::Kind::Notified(_) | user_event::Kind::NotificationsRead(_) => {}
+    }
+}
+
+/// What is new in the user's list of notifications.
+fn of_list(kind: &user_event::Kind) -> Option<frame::Event<'_>> {
+    match kind {
+        user_event::Kind::Notified(notification) => Some(frame::Event::Notification(notification)),
+        user_event::Kind::NotificationsRead(up_to) => {
+            Some(frame::Event::NotificationsRead { up_to: Uuid::from_slice(up_to).ok()? })
+        }
+        _ => None,
     }
 }

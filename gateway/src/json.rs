@@ -1,6 +1,7 @@
 //! The objects of the public contract as JSON: borrowed views of what the services answer, field by field as in
 //! docs/protocol.md, "Objects". What is not built yet has the value that says "none".
 
+mod notification;
 mod reply;
 
 use parlance_proto::v1;
@@ -8,6 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub use notification::{Notification, Notifications};
 pub use reply::{Changes, History, Page, Presence, Synced};
 
 /// A 16-byte id of a service as the hyphenated text of the contract. Another length can only be a fault of ours and

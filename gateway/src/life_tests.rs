@@ -65,7 +65,8 @@ async fn alone(tasks: &Tasks) -> Arc<Life> {
 
 fn parcel(room: RoomId, rev: i64, prev: i64) -> Parcel {
     let kind = Some(room_event::Kind::Resync(Resync { after_ms: 0 }));
-    let event = Event { kind: Some(event::Kind::Room(RoomEvent { room: room.to_wire(), rev, prev, kind })) };
+    let event =
+        Event { kind: Some(event::Kind::Room(RoomEvent { room: room.to_wire(), rev, prev, kind, direct: false })) };
     let body = Events { events: vec![event.encode_to_vec().into()] }.encode_to_vec();
     Parcel { body: body.into(), traceparent: None }
 }

@@ -134,3 +134,17 @@ pub(crate) fn presence(presence: &v1::Presence) -> v1::Presence {
         version: 0,
     }
 }
+
+/// A `Notification` of an event: without its message.
+pub(crate) fn notification(notification: &v1::Notification) -> v1::Notification {
+    v1::Notification {
+        id: notification.id.clone(),
+        kind: notification.kind,
+        room: notification.room.clone(),
+        seq: notification.seq,
+        sender: notification.sender.clone(),
+        at: notification.at,
+        read: notification.read,
+        message: None,
+    }
+}

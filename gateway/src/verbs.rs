@@ -62,11 +62,11 @@ async fn ask(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, verb: Verb) -> Result<F
             Ok(frame::ok_rev(re, messages.edit(request).await?.into_inner().rev))
         }
         Verb::Delete { room, seq } => {
-            let request = chat::MessageRequest { actor, room: room.to_wire(), seq };
+            let request = chat::MessageRequest { actor, room: room.to_wire(), seq, pushes_of: None };
             Ok(frame::ok_rev(re, messages.delete(request).await?.into_inner().rev))
         }
         Verb::React { room, seq, .. } | Verb::Pin { room, seq, .. } => {
-            let request = chat::MessageRequest { actor, room: room.to_wire(), seq };
+            let request = chat::MessageRequest { actor, room: room.to_wire(), seq, pushes_of: None };
             messages.unbuilt(request).await?;
             Ok(frame::ok(re))
         }
@@ -100,7 +100,12 @@ async fn mark(
 async fn history(life: &Life, conn: &Conn, re: Re, window: History) -> Result<Frame, Fault> {
     let mut messages = life.shared.services.messages.clone();
     if let Some(thread) = window.thread {
-        let request = chat::MessageRequest { actor: Some(actor(conn)), room: window.room.to_wire(), seq: thread };
+        let request = chat::MessageRequest {
+            actor: Some(actor(conn)),
+            room: window.room.to_wire(),
+            seq: thread,
+            pushes_of: None,
+        };
         messages.unbuilt(request).await?;
     }
     let request = chat::HistoryRequest {

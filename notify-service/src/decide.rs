@@ -80,6 +80,10 @@ pub(crate) struct Due {
     pub(crate) time_zone: Option<String>,
     /// Who wrote what it replies to.
     pub(crate) replied_to: Option<Uuid>,
+    /// The user was added to the room: there may be no message, and the sender is who added.
+    pub(crate) invitation: bool,
+    /// With an invitation: there is a push of a message that came after it, and that takes its place at the receiver.
+    pub(crate) overtaken: bool,
     /// The message mentions the user, or all.
     pub(crate) mentioned: bool,
     /// The user blocks the sender.
@@ -101,17 +105,24 @@ impl Due {
         self.outcome == Some(Outcome::Sent)
     }
 
+    /// Whether the user has read it. The notice of an invitation counts as read from the beginning; what comes after it
+    /// does not.
+    fn is_read(&self) -> bool {
+        self.read_seq.is_some_and(|read| read > self.seq || (read == self.seq && !self.invitation))
+    }
+
     /// Whether the message answers one of the user's.
     fn is_reply(&self) -> bool {
         self.replied_to == Some(self.user_id)
     }
 
-    /// What its receiver is told first: that somebody answered, or mentioned them, or just that there is a message.
+    /// What its receiver is told first: that somebody added them, answered, or mentioned them, or just that there is a message.
     pub(crate) fn kind(&self) -> &'static str {
-        match (self.is_reply(), self.mentioned) {
-            (true, _) => "reply",
-            (false, true) => "mention",
-            (false, false) => "message",
+        match (self.invitation, self.is_reply(), self.mentioned) {
+            (true, ..) => "invitation",
+            (_, true, _) => "reply",
+            (_, _, true) => "mention",
+            (false, false, false) => "message",
         }
     }
 }
@@ -134,9 +145,9 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     if due.is_orphan() {
         return gone("the session of the device has ended");
     }
-    let Some(read_seq) = due.read_seq else {
+    if due.read_seq.is_none() {
         return verdict(Outcome::Cancelled, "level", Some("not a member any more"));
-    };
+    }
     if due.message_id.is_none() || due.deleted_at.is_some() {
         return verdict(Outcome::Cancelled, "read_elsewhere", Some("the message was deleted"));
     }
@@ -148,7 +159,7 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     }
     match due.notify {
         Some(NOTIFY_NONE) => return verdict(Outcome::Skipped, "level", None),
-        Some(NOTIFY_MENTIONS) if !due.is_reply() && !due.mentioned => return verdict(Outcome::Skipped, "level", None),
+        Some(NOTIFY_MENTIONS) if due.kind() == "message" => return verdict(Outcome::Skipped, "level", None),
         _ => {}
     }
     if let (Some(from), Some(to), Some(zone)) = (due.quiet_from, due.quiet_to, &due.time_zone)
@@ -156,11 +167,14 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     {
         return verdict(Outcome::Skipped, "quiet_hours", None);
     }
-    if read_seq >= due.seq {
+    if due.is_read() {
         return verdict(Outcome::Cancelled, "read_elsewhere", None);
     }
     if online {
         return verdict(Outcome::Skipped, "online", None);
+    }
+    if due.overtaken {
+        return verdict(Outcome::Cancelled, "read_elsewhere", Some("a message came before the invitation was told"));
     }
     None
 }
@@ -181,7 +195,7 @@ pub(crate) fn look(due: &Due) -> Look {
     match due.read_seq {
         _ if due.platform.is_none() || due.is_orphan() => Look::Over,
         None => Look::Over,
-        Some(read) if read >= due.seq => Look::Withdraw,
+        Some(_) if due.is_read() => Look::Withdraw,
         Some(_) => Look::Later,
     }
 }
@@ -222,6 +236,16 @@ mod tests {
     }
 
     #[test]
+    fn the_notice_of_an_invitation_counts_as_read_from_the_beginning_and_is_told_all_the_same() {
+        let invitation = |read_seq| Due { invitation: true, read_seq: Some(read_seq), ..due() };
+        assert_eq!((said(&invitation(5), false), look(&invitation(5))), (None, Look::Later));
+        assert_eq!(said(&invitation(6), false), Some(("cancelled", "read_elsewhere")));
+        assert_eq!(look(&invitation(6)), Look::Withdraw);
+        assert_eq!(said(&Due { message_id: None, ..invitation(5) }, false), Some(("cancelled", "read_elsewhere")));
+        assert_eq!(said(&Due { notify: Some(2), ..invitation(5) }, false), None);
+    }
+
+    #[test]
     fn what_was_sent_is_withdrawn_once_it_is_read() {
         assert_eq!(look(&due()), Look::Later);
         assert_eq!(look(&Due { read_seq: Some(5), ..due() }), Look::Withdraw);
@@ -247,5 +271,8 @@ mod tests {
         assert_eq!(said(&Due { read_seq: None, ..due() }, false), Some(("cancelled", "level")));
         assert_eq!(said(&Due { deleted_at: Some(1), ..due() }, false), Some(("cancelled", "read_elsewhere")));
         assert_eq!(said(&Due { message_id: None, ..due() }, false), Some(("cancelled", "read_elsewhere")));
+        let overtaken = Due { invitation: true, overtaken: true, ..due() };
+        assert_eq!(said(&overtaken, false), Some(("cancelled", "read_elsewhere")));
+        assert_eq!(said(&overtaken, true), Some(("skipped", "online")));
     }
 }

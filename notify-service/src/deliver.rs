@@ -26,6 +26,7 @@ use crate::{
     decide::{self, Due, Look, Outcome},
     digest,
     jobs::{self, Update},
+    notifications,
     origins::{Entry, Origin, Origins},
     payload,
 };
@@ -113,7 +114,7 @@ impl Deliverer {
         if claimed.is_empty() {
             return Ok(());
         }
-        let online = match self.online(&claimed).await {
+        let online = match online(&self.app, claimed.iter().map(Due::user)).await {
             Ok(online) => online,
             Err(error) => {
                 // Nobody is offline only because presence-service does not say. It is asked again.
@@ -180,19 +181,6 @@ impl Deliverer {
         let attempts = due.attempts + 1;
         let wait = self.app.timing.look.saturating_mul(10_u32.saturating_pow(attempts.unsigned_abs().into()));
         Update { due_at: Some(in_future(wait)), attempts, ..Update::of(due, claim) }
-    }
-
-    /// Who of the users of these rows has a live session.
-    async fn online(&self, claimed: &[Due]) -> anyhow::Result<HashMap<UserId, bool>> {
-        let mut users: Vec<UserId> = claimed.iter().map(Due::user).collect();
-        users.sort_unstable();
-        users.dedup();
-        let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
-        let mut presence = self.app.presence.clone();
-        let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
-        let items = answer.context("presence-service does not answer")??.into_inner().items;
-        let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
-        Ok(users.into_iter().zip(states).collect())
     }
 
     /// Sends one push, which is one row, or the rows of one mail, in a task of its own, or puts it back when its origin is busy.
@@ -318,6 +306,19 @@ impl Deliverer {
     }
 }
 
+/// Who of these users has a live session.
+pub(crate) async fn online(app: &App, users: impl Iterator<Item = UserId>) -> anyhow::Result<HashMap<UserId, bool>> {
+    let mut users: Vec<UserId> = users.collect();
+    users.sort_unstable();
+    users.dedup();
+    let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
+    let mut presence = app.presence.clone();
+    let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
+    let items = answer.context("presence-service does not answer")??.into_inner().items;
+    let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
+    Ok(users.into_iter().zip(states).collect())
+}
+
 /// Those that are not sent, with the reason, and those that are.
 fn sort(claimed: Vec<Due>, claim: Uuid, online: &HashMap<UserId, bool>) -> (Vec<Update>, Vec<Due>) {
     let now = clock::now_ms();
@@ -362,12 +363,17 @@ async fn keep(app: Arc<App>, bus: Bus) {
     loop {
         let kept = tokio::select! {
             _ = measures.tick() => measure(&app.db, &bus).await,
-            _ = sweeps.tick() => jobs::sweep(&app.db).await.map_err(Into::into),
+            _ = sweeps.tick() => sweep(&app.db).await.map_err(Into::into),
         };
         if let Err(error) = kept {
             tracing::warn!(error = format!("{error:#}"), "the pushes could not be counted or swept");
         }
     }
+}
+
+async fn sweep(db: &Db) -> sqlx::Result<()> {
+    jobs::sweep(db).await?;
+    notifications::sweep(db).await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges")]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parlance_proto::event::user_event;
 use parlance_proto::notify::{
     self as wire, CountsReply, CountsRequest, DeviceList, GetSettingsRequest, ListDevicesRequest, PutSettingsReply,
     PutSettingsRequest, RegisterDeviceRequest, RegisteredDevice, RemoveDeviceReply, RemoveDeviceRequest,
@@ -18,9 +19,14 @@ use uuid::Uuid;
 use crate::{
     App,
     devices::{self, Device, New, Platform, Registered},
+    error::Error,
+    notifications::{self, Notification},
     settings::{self, Privacy, Settings},
     why::{self, Planned},
 };
+
+/// Notifications of a page when the caller does not say, and at most.
+const PAGE: (usize, usize) = (50, 200);
 
 /// The routes of the service.
 pub(crate) fn routes(app: &Arc<App>) -> Routes {
@@ -98,6 +104,34 @@ impl Notify for Calls {
         Ok(Response::new(PutSettingsReply {}))
     }
 
+    async fn list_notifications(
+        &self,
+        request: Request<wire::ListNotificationsRequest>,
+    ) -> Result<Response<wire::NotificationList>, Status> {
+        let request = request.into_inner();
+        let user = UserId::from_wire(&request.user, "user")?;
+        let before = request.before.map(|before| notification(&before, "cursor")).transpose()?;
+        let limit = match request.limit {
+            0 => PAGE.0,
+            limit => usize::try_from(limit).unwrap_or(PAGE.1).min(PAGE.1),
+        };
+        let list = notifications::list(&self.0.db, user, before, limit).await.map_err(Error::from)?;
+        let items = list.items.iter().map(Notification::to_wire).collect();
+        Ok(Response::new(wire::NotificationList { items, more: list.more, unread: list.unread }))
+    }
+
+    async fn read_notifications(
+        &self,
+        request: Request<wire::ReadNotificationsRequest>,
+    ) -> Result<Response<wire::ReadNotificationsReply>, Status> {
+        let request = request.into_inner();
+        let user = UserId::from_wire(&request.user, "user")?;
+        let up_to = notification(&request.up_to, "up_to")?;
+        notifications::read(&self.0.db, user, up_to).await.map_err(Error::from)?;
+        self.0.teller.tell(vec![(user, user_event::Kind::NotificationsRead(request.up_to))]);
+        Ok(Response::new(wire::ReadNotificationsReply {}))
+    }
+
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
         let request = request.into_inner();
         let (room, user) = (RoomId::from_wire(&request.room, "room")?, UserId::from_wire(&request.user, "user")?);
@@ -106,6 +140,10 @@ impl Notify for Calls {
         let decisions = planned.into_iter().filter_map(decision).collect();
         Ok(Response::new(WhyReply { decisions, no_device }))
     }
+}
+
+fn notification(id: &[u8], field: &str) -> Result<Uuid, Fault> {
+    Uuid::from_slice(id).map_err(|_| Fault::bad_request(format!("{field}: is no id")))
 }
 
 /// What was decided, when something was.

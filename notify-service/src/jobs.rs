@@ -264,11 +264,15 @@ const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
         d.platform, d.target, d.p256dh, d.auth, coalesce(d.registered_at, d.created_at) as registered_at, s.id as session_id,
         m.read_seq, m.me_muted_until, m.notify,
         r.kind as room_kind, r.name as room_name, r.seq as room_seq,
-        w.id as message_id, w.sender, u.display_name as sender_name, w.text, w.at as sent_at, w.deleted_at,
-        o.sender as replied_to,
+        coalesce(i.id, w.id) as message_id, coalesce(i.sender, w.sender) as sender, u.display_name as sender_name,
+        w.text, coalesce(i.at, w.at) as sent_at, w.deleted_at, o.sender as replied_to, i.id is not null as invitation,
+        i.id is not null and exists (select 1 from pushes q
+            where q.room_id = p.room_id and q.seq > p.seq and q.user_id = p.user_id and q.device_id = p.device_id
+        ) as overtaken,
         exists (select 1 from mentions c
             where c.room_id = p.room_id and c.seq = p.seq and c.target in (p.user_id, p.room_id)) as mentioned,
-        exists (select 1 from blocks b where b.user_id = p.user_id and b.blocked = w.sender) as blocked,
+        exists (select 1 from blocks b
+            where b.user_id = p.user_id and b.blocked = coalesce(i.sender, w.sender)) as blocked,
         g.privacy, g.quiet_from, g.quiet_to, g.time_zone
     from pushes p
     left join push_devices d on d.id = p.device_id
@@ -277,6 +281,7 @@ const READ: &str = "select p.room_id, p.seq, p.user_id, p.device_id, p.attempts,
     left join push_settings g on g.user_id = p.user_id
     left join rooms r on r.id = p.room_id
     left join messages w on w.room_id = p.room_id and w.seq = p.seq
-    left join users u on u.id = w.sender
+    left join notifications i on i.room_id = p.room_id and i.seq = p.seq and i.user_id = p.user_id and i.kind = 3
+    left join users u on u.id = coalesce(i.sender, w.sender)
     left join messages o on o.room_id = p.room_id and o.seq = w.reply_to
     where p.claim = $1";

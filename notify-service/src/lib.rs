@@ -1,6 +1,7 @@
 //! notify-service: what members without a live session are told of, and why they were or were not.
 //!
-//! `worker` takes batches of events from the bus and `plan` makes rows of them; `deliver` takes these when they are due
+//! `worker` takes batches of events from the bus, `news` says what is new in them, and `plan` makes rows of it: of what users
+//! are told inside the program (`notifications`), and of pushes; `deliver` takes these when they are due
 //! (`jobs`), has `decide` say whether they are still wanted, and sends them by `attempt`: `webpush`, `webhook`, `fcm`, `apns`, `email`; `why` reads what became of them.
 //! `admin` and `dead_letters` are
 //! for operators: what was given up is listed and tried again. `devices` keeps where a user's pushes go, `settings` what a user wants of them; `grpc` answers the gateways.
@@ -19,6 +20,8 @@ mod error;
 mod fcm;
 mod grpc;
 mod jobs;
+pub mod news;
+pub mod notifications;
 mod origins;
 mod payload;
 pub mod plan;
@@ -32,7 +35,7 @@ pub mod worker;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use parlance_proto::presence::presence_client::PresenceClient;
+use parlance_proto::presence::{directory_client::DirectoryClient, presence_client::PresenceClient};
 use service_kit::{
     admin::Readiness,
     bus::Bus,
@@ -48,6 +51,7 @@ use crate::{
     apns::Apns,
     email::Email,
     fcm::Fcm,
+    notifications::{missed, tell::Teller},
     plan::Planner,
     worker::{Counts, Worker},
 };
@@ -187,6 +191,8 @@ pub(crate) struct App {
     /// What pushes go through.
     pub(crate) client: reqwest::Client,
     pub(crate) planner: Planner,
+    /// Tells connections what is new in lists.
+    pub(crate) teller: Teller,
 }
 
 impl App {
@@ -239,11 +245,14 @@ pub async fn start(
     readiness.note("apns", apns.is_some());
     readiness.note("email", email.is_some());
     let counts = Arc::new(Counts::default());
-    let planner = Planner::new(db.clone(), config.timing.delay);
+    let directory = DirectoryClient::new(presence.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let teller = Teller::start(bus.clone(), directory, tasks);
+    let planner = Planner::new(db.clone(), config.timing.delay, teller.clone());
     let app = Arc::new(App {
         db,
         counts: Arc::clone(&counts),
         planner: planner.clone(),
+        teller,
         presence: PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE),
         vapid,
         fcm,
@@ -255,6 +264,7 @@ pub async fn start(
         client: target::client(private, timeout)?,
     });
     deliver::start(&app, &bus, tasks);
+    tasks.spawn_until_stop(missed::run(Arc::clone(&app)));
     let worker = Worker::new(counts, planner);
     tasks.spawn(worker::run(worker, bus.consume(GROUP).await?, tasks.stopping()));
     tasks.spawn_until_stop(watch(bus, readiness.clone()));

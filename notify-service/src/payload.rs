@@ -12,6 +12,8 @@ use crate::{
 pub(crate) const MAX: usize = 3900;
 /// What stands in the place of a text, and of a title, that a user wants nobody to see.
 const HIDDEN: (&str, &str) = ("New message", "Parlance");
+/// The same of an invitation.
+const INVITED: &str = "You were added to a room";
 /// Bytes of a text to begin with.
 const TEXT: usize = 2048;
 
@@ -55,7 +57,7 @@ pub(crate) fn of_withdrawal(due: &Due, badge: i64) -> Vec<u8> {
     serde_json::to_vec(&withdrawal).unwrap_or_default()
 }
 
-/// The payload of a message for one of its receivers, whose unread messages are `badge` in all rooms. A long text is cut.
+/// The payload of a message, or of an invitation, for one of its receivers, whose unread messages are `badge` in all rooms. A long text is cut.
 #[must_use]
 pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
     let privacy = due.privacy.unwrap_or_default();
@@ -66,6 +68,12 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
     let unread = (due.room_seq.unwrap_or_default() - due.read_seq.unwrap_or_default()).max(0);
     // A message of attachments alone has no text to show.
     let text = due.text.as_deref().filter(|text| privacy == Privacy::Full && !text.is_empty()).unwrap_or(HIDDEN.0);
+    let said = |text: String| match (told, due.invitation) {
+        (true, true) => format!("{sender_name} added you"),
+        (false, true) => INVITED.to_owned(),
+        (true, false) if !direct => format!("{sender_name}: {text}"),
+        _ => text,
+    };
     let mut most = TEXT;
     loop {
         let text = cut(text, most);
@@ -78,7 +86,7 @@ pub(crate) fn of_message(due: &Due, badge: i64) -> Vec<u8> {
             sender_name: told.then_some(sender_name),
             seq: due.seq,
             title: if told { room_name.filter(|_| !direct).unwrap_or(sender_name) } else { HIDDEN.1 },
-            body: if direct || !told { text } else { format!("{sender_name}: {text}") },
+            body: said(text),
             unread,
             badge: badge.max(unread),
             at: due.sent_at.unwrap_or_default(),

@@ -1,7 +1,8 @@
-//! What becomes of a new message: one row for each device of each other member, looked at after the delay.
+//! What becomes of news: what goes into lists at once (`notifications`), who is looked at later, and one push for each device of
+//! each other member, looked at after the delay.
 //!
-//! One statement does it for a batch, however large the rooms, and gives the same rows when it is told of a message twice. Who is
-//! online, muted or has read is not asked here but when the row is due: most have read by then.
+//! One statement plans the pushes of a batch, however large the rooms. Who is online, muted or has read is not asked here but
+//! when the row is due: most have read by then. Being told of the same news twice gives the same rows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,53 +15,51 @@ use service_kit::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::attempt::in_future;
+use crate::{
+    attempt::in_future,
+    news::{Invitation, News},
+    notifications::{
+        missed::{self, Looks},
+        note,
+        tell::Teller,
+    },
+};
 
-/// Plans pushes. Cheap to clone.
+/// Plans. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Planner {
     db: Db,
     delay: Duration,
+    looks: Looks,
+    teller: Teller,
     planned: Arc<Notify>,
 }
 
 impl Planner {
     /// For this database, where a push waits so long for a read elsewhere.
     #[must_use]
-    pub fn new(db: Db, delay: Duration) -> Self {
-        Self { db, delay, planned: Arc::default() }
+    pub fn new(db: Db, delay: Duration, teller: Teller) -> Self {
+        Self { db, delay, looks: Looks::new(delay), teller, planned: Arc::default() }
     }
 
-    /// Writes the rows of these messages. Tells how many are new.
+    /// Writes what these give. Tells how many pushes are new.
     ///
     /// # Errors
-    /// When the database does not do it; then none is written.
-    pub async fn plan(&self, messages: &[Message]) -> sqlx::Result<u64> {
-        let new: Vec<New> = messages.iter().filter_map(New::of).collect();
-        if new.is_empty() || !self.has_devices().await? {
+    /// When the database does not do it; the rest is done when it is told of them again.
+    pub async fn plan(&self, news: &[News]) -> sqlx::Result<u64> {
+        // First, for the push of an invitation is about its row in the list.
+        let new = note::note(&self.db, news).await?;
+        self.teller.tell(new.iter().map(missed::told).collect());
+        self.looks.plan(&self.db, news).await?;
+        let messages: Vec<New> = news.iter().filter_map(News::message).filter_map(New::of).collect();
+        let invitations: Vec<Invitation> = news.iter().filter_map(invitation).collect();
+        if (messages.is_empty() && invitations.is_empty()) || !self.has_devices().await? {
             return Ok(0);
         }
         let (now, due) = (clock::now_ms(), in_future(self.delay));
         let mut tx = self.db.begin().await?;
-        let rows = match &mut tx {
-            Tx::Postgres(tx) => sqlx::query(INSERT_POSTGRES)
-                .bind(new.iter().map(|new| new.room).collect::<Vec<_>>())
-                .bind(new.iter().map(|new| new.seq).collect::<Vec<_>>())
-                .bind(new.iter().map(|new| new.sender).collect::<Vec<_>>())
-                .bind(now)
-                .bind(due)
-                .execute(&mut **tx)
-                .await?
-                .rows_affected(),
-            Tx::Sqlite(tx) => {
-                let mut rows = 0;
-                for New { room, seq, sender } in &new {
-                    let insert = sqlx::query(INSERT_SQLITE).bind(room).bind(seq).bind(sender).bind(now).bind(due);
-                    rows += insert.execute(&mut **tx).await?.rows_affected();
-                }
-                rows
-            }
-        };
+        let mut rows = of_messages(&mut tx, &messages, now, due).await?;
+        rows += of_invitations(&mut tx, &invitations, now, due).await?;
         tx.commit().await?;
         if rows > 0 {
             self.planned.notify_one();
@@ -75,10 +74,19 @@ impl Planner {
         Ok(first.is_some())
     }
 
-    /// Resolves when this process has planned something since the last call.
+    /// Resolves when this process has planned a push since the last call.
     pub(crate) async fn planned(&self) {
         self.planned.notified().await;
     }
+
+    /// Whom it has looked at.
+    pub(crate) fn looks(&self) -> &Looks {
+        &self.looks
+    }
+}
+
+fn invitation(news: &News) -> Option<Invitation> {
+    if let News::Invitation(invitation) = news { Some(*invitation) } else { None }
 }
 
 /// What of a message decides whom it is pushed to.
@@ -95,8 +103,59 @@ impl New {
     }
 }
 
+async fn of_messages(tx: &mut Tx, messages: &[New], now: i64, due: i64) -> sqlx::Result<u64> {
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    match tx {
+        Tx::Postgres(tx) => Ok(sqlx::query(MESSAGES_POSTGRES)
+            .bind(messages.iter().map(|new| new.room).collect::<Vec<_>>())
+            .bind(messages.iter().map(|new| new.seq).collect::<Vec<_>>())
+            .bind(messages.iter().map(|new| new.sender).collect::<Vec<_>>())
+            .bind(now)
+            .bind(due)
+            .execute(&mut **tx)
+            .await?
+            .rows_affected()),
+        Tx::Sqlite(tx) => {
+            let mut rows = 0;
+            for New { room, seq, sender } in messages {
+                let insert = sqlx::query(MESSAGES_SQLITE).bind(room).bind(seq).bind(sender).bind(now).bind(due);
+                rows += insert.execute(&mut **tx).await?.rows_affected();
+            }
+            Ok(rows)
+        }
+    }
+}
+
+/// Of those who are told at all: whose row is in the list. A device that came after its user did is not told of that.
+async fn of_invitations(tx: &mut Tx, invitations: &[Invitation], now: i64, due: i64) -> sqlx::Result<u64> {
+    if invitations.is_empty() {
+        return Ok(0);
+    }
+    match tx {
+        Tx::Postgres(tx) => Ok(sqlx::query(INVITATIONS_POSTGRES)
+            .bind(invitations.iter().map(|new| new.room).collect::<Vec<_>>())
+            .bind(invitations.iter().map(|new| new.seq).collect::<Vec<_>>())
+            .bind(invitations.iter().map(|new| new.user).collect::<Vec<_>>())
+            .bind(now)
+            .bind(due)
+            .execute(&mut **tx)
+            .await?
+            .rows_affected()),
+        Tx::Sqlite(tx) => {
+            let mut rows = 0;
+            for Invitation { user, room, seq, .. } in invitations {
+                let insert = sqlx::query(INVITATIONS_SQLITE).bind(room).bind(seq).bind(user).bind(now).bind(due);
+                rows += insert.execute(&mut **tx).await?.rows_affected();
+            }
+            Ok(rows)
+        }
+    }
+}
+
 /// `offset 0` keeps the look at each room apart, whatever the planner believes of so many.
-const INSERT_POSTGRES: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+const MESSAGES_POSTGRES: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
     select n.room_id, n.seq, w.user_id, w.device_id, w.platform, $4, $5, 0
     from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, sender)
     cross join lateral (
@@ -107,9 +166,24 @@ const INSERT_POSTGRES: &str = "insert into pushes (room_id, seq, user_id, device
         offset 0
     ) w
     on conflict (room_id, seq, user_id, device_id) do nothing";
-const INSERT_SQLITE: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+const MESSAGES_SQLITE: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
     select m.room_id, $2, m.user_id, d.id, d.platform, $4, $5, 0
     from members m
     join push_devices d on d.user_id = m.user_id
     where m.room_id = $1 and m.present and m.user_id <> $3
+    on conflict (room_id, seq, user_id, device_id) do nothing";
+const INVITATIONS_POSTGRES: &str =
+    "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+    select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
+    from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, user_id)
+    join notifications i on i.room_id = n.room_id and i.seq = n.seq and i.user_id = n.user_id and i.kind = 3
+    join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
+    join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
+    on conflict (room_id, seq, user_id, device_id) do nothing";
+const INVITATIONS_SQLITE: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+    select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
+    from notifications i
+    join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
+    join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
+    where i.room_id = $1 and i.seq = $2 and i.user_id = $3 and i.kind = 3
     on conflict (room_id, seq, user_id, device_id) do nothing";

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use parlance_proto::{
-    event::{Batch, Batches, Event, event, room_event},
-    v1::{Message, MessageKind},
-};
+use parlance_proto::event::{Batch, Batches, Event};
 use prost::Message as _;
 use service_kit::{
     bus::{Consumer, Work},
@@ -21,7 +18,7 @@ use service_kit::{
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::plan::Planner;
+use crate::{news::News, plan::Planner};
 
 /// Ids of batches that are remembered, in memory and by this process only, to count and plan each once. A batch that comes
 /// again later than this many others, after a restart, or to another replica, counts twice; its pushes are planned already.
@@ -117,13 +114,13 @@ impl Worker {
             work.ack().await;
             return Outcome::Repeated;
         }
-        let (ids, messages): (Vec<Uuid>, Vec<Vec<Message>>) = new.into_iter().unzip();
-        let messages = messages.concat();
-        while let Err(error) = self.planner.plan(&messages).await {
+        let (ids, news): (Vec<Uuid>, Vec<Vec<News>>) = new.into_iter().unzip();
+        let news = news.concat();
+        while let Err(error) = self.planner.plan(&news).await {
             tracing::warn!(error = %error, "pushes could not be planned; trying again");
             tokio::time::sleep(PAUSE).await;
         }
-        let counted = messages.len() as u64;
+        let counted = news.iter().filter_map(News::message).count() as u64;
         self.counts.add(ids.len() as u64, counted);
         ids.into_iter().for_each(|id| self.remembered.insert(id));
         work.ack().await;
@@ -142,31 +139,23 @@ pub(crate) async fn run(mut worker: Worker, mut consumer: Consumer, stopping: im
     }
 }
 
-/// The id of each batch, with the new messages in it.
-fn read(body: &[u8]) -> Result<Vec<(Uuid, Vec<Message>)>, Poison> {
+/// The id of each batch, with what is new in it.
+fn read(body: &[u8]) -> Result<Vec<(Uuid, Vec<News>)>, Poison> {
     let Batches { batches } = Batches::decode(body).map_err(|_| Poison::Batches)?;
     if batches.is_empty() {
         return Err(Poison::Batches);
     }
     let id = |batch: &Batch| Uuid::from_slice(&batch.id).map_err(|_| Poison::Id);
-    batches.iter().map(|batch| Ok((id(batch)?, messages(batch)?))).collect()
+    batches.iter().map(|batch| Ok((id(batch)?, news(batch)?))).collect()
 }
 
-fn messages(batch: &Batch) -> Result<Vec<Message>, Poison> {
-    let mut messages = Vec::new();
+fn news(batch: &Batch) -> Result<Vec<News>, Poison> {
+    let mut news = Vec::new();
     for addressed in &batch.events {
         let event = Event::decode(addressed.event.as_ref()).map_err(|_| Poison::Event)?;
-        messages.extend(new_message(event));
+        news.extend(News::of(event));
     }
-    Ok(messages)
-}
-
-/// The message that a person has just sent, if it tells of one: not of an edit, a removal, or a line of the system.
-fn new_message(event: Event) -> Option<Message> {
-    let Some(event::Kind::Room(room)) = event.kind else { return None };
-    let Some(room_event::Kind::Message(message)) = room.kind else { return None };
-    let new = message.kind() == MessageKind::Text && message.edited_at.is_none() && message.deleted_at.is_none();
-    new.then_some(message)
+    Ok(news)
 }
 
 /// The newest [`REMEMBERED`] ids.

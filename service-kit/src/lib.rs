@@ -2,6 +2,7 @@
 //!
 //! A module enters here when two services use it; rules of chat itself never do.
 
+pub mod address;
 pub mod admin;
 pub mod auth;
 pub mod bus;

@@ -154,7 +154,7 @@ pub(super) async fn end_others(app: &App, tx: &mut Tx, actor: Actor, rev: i64) -
 
 async fn announce(app: &App, tx: &mut Tx, user: UserId, rev: i64, kind: user_event::Kind) -> Result<Stored> {
     let mut announcement = Announcement::new();
-    announcement.user(user, UserEvent { user: user.to_wire(), rev, kind: Some(kind) });
+    announcement.user(user, UserEvent { user: user.to_wire(), rev, kind: Some(kind), ..UserEvent::default() });
     app.outbox.store(tx, announcement).await
 }
 

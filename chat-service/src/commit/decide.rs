@@ -15,7 +15,7 @@ use crate::{
     accounts::blocks,
     files::attach::{self, Known},
     messages::{self, KIND_TEXT, MessageRow},
-    rooms::Role,
+    rooms::{self, Role},
 };
 
 /// Most files of one message.
@@ -30,6 +30,7 @@ pub(super) struct RoomState {
     pub(super) archived: bool,
     pub(super) announcement: bool,
     pub(super) slow_mode_s: i64,
+    pub(super) kind: i16,
 }
 
 /// The rooms of a batch. One that is in neither does not exist.
@@ -97,6 +98,7 @@ pub(super) struct Moved {
     pub(super) seq: i64,
     pub(super) rev: i64,
     pub(super) at: i64,
+    pub(super) direct: bool,
 }
 
 /// Judges the items. `states` has one entry for each item, in order; `known` are the files that their senders may use.
@@ -169,13 +171,14 @@ fn accept(
             Fault::new(service_kit::fault::Kind::RateLimited, "the room is in slow mode; wait before the next message");
         return Err(fault.retry_after(millis(wait)));
     }
-    let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved { seq: room.seq, rev: room.rev, at: now });
+    let direct = room.kind == rooms::Kind::Direct as i16;
+    let room = plan.rooms.get(&item.room).copied().unwrap_or(Moved { seq: room.seq, rev: room.rev, at: now, direct });
     // A room's seqs are dense: every message up to the last one exists.
     if item.reply_to.is_some_and(|seq| seq > room.seq || seq <= state.visible_from_seq.unwrap_or_default()) {
         return Err(Fault::unprocessable("reply_to: there is no such message in this room"));
     }
     let attachments = attach::judge(known, item.sender, &item.attachments)?;
-    let moved = Moved { seq: room.seq + 1, rev: room.rev + 1, at: now };
+    let moved = Moved { seq: room.seq + 1, rev: room.rev + 1, at: now, direct };
     plan.rooms.insert(item.room, moved);
     plan.senders.insert(key, moved);
     let id = MessageId::generate();
@@ -249,7 +252,7 @@ mod tests {
     }
 
     fn room(id: RoomId) -> RoomState {
-        RoomState { id, seq: 7, rev: 20, archived: false, announcement: false, slow_mode_s: 0 }
+        RoomState { id, seq: 7, rev: 20, archived: false, announcement: false, slow_mode_s: 0, kind: 2 }
     }
 
     fn locked(room: RoomState) -> Rooms {
@@ -288,7 +291,7 @@ mod tests {
         assert_eq!(accepted(&plan.outcomes[1]).seq, 8);
         assert!(accepted(&plan.outcomes[1]).duplicate);
         assert_eq!(accepted(&plan.outcomes[2]).seq, 9);
-        assert_eq!(plan.rooms[&here], Moved { seq: 9, rev: 22, at: 1000 });
+        assert_eq!(plan.rooms[&here], Moved { seq: 9, rev: 22, at: 1000, direct: false });
         assert_eq!(plan.inserts.len(), 2);
     }
 

@@ -38,7 +38,7 @@ pub(super) async fn lock(tx: &mut Transaction<'_, Postgres>, rooms: &[RoomId]) -
     let ids: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
     // What is locked is read anew once the lock is there: the newest version of the row, not that of the snapshot.
     let locked: Vec<RoomState> = sqlx::query_as(
-        "select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = any($1)
+        "select id, seq, rev, archived, announcement, slow_mode_s, kind from rooms where id = any($1)
          order by id for no key update skip locked",
     )
     .bind(&ids)
@@ -58,7 +58,7 @@ pub(super) async fn lock(tx: &mut Transaction<'_, Postgres>, rooms: &[RoomId]) -
 pub(super) async fn wait_for(tx: &mut Transaction<'_, Postgres>, room: RoomId) -> sqlx::Result<Rooms> {
     sqlx::query(LOCK_WAIT).execute(&mut **tx).await?;
     let locked: Option<RoomState> = sqlx::query_as(
-        "select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = $1 for no key update",
+        "select id, seq, rev, archived, announcement, slow_mode_s, kind from rooms where id = $1 for no key update",
     )
     .bind(room)
     .fetch_optional(&mut **tx)

@@ -12,7 +12,8 @@ use super::{
 pub(super) async fn rooms(tx: &mut Transaction<'_, Sqlite>, rooms: &[RoomId]) -> sqlx::Result<Rooms> {
     let mut found: Vec<RoomState> = Vec::with_capacity(rooms.len());
     for room in rooms {
-        let row = sqlx::query_as("select id, seq, rev, archived, announcement, slow_mode_s from rooms where id = $1");
+        let row =
+            sqlx::query_as("select id, seq, rev, archived, announcement, slow_mode_s, kind from rooms where id = $1");
         found.extend(row.bind(room).fetch_optional(&mut **tx).await?);
     }
     Ok(Rooms::new(found, []))

@@ -193,7 +193,8 @@ fn announce(plan: &Plan) -> Announcement {
     for message in &plan.inserts {
         let kind = Some(room_event::Kind::Message(message.clone().into_wire()));
         let room = message.room_id;
-        announcement.room(room, RoomEvent { room: room.to_wire(), rev: message.rev, prev: 0, kind });
+        let direct = plan.rooms.get(&room).is_some_and(|moved| moved.direct);
+        announcement.room(room, RoomEvent { room: room.to_wire(), rev: message.rev, prev: 0, kind, direct });
     }
     announcement
 }

@@ -182,7 +182,22 @@ impl messages_server::Messages for Messages {
         let call = request.into_inner();
         let actor = Actor::standing(&self.0, call.actor).await?;
         let room = RoomId::from_wire(&call.room, "room")?;
-        Ok(Response::new(messages::get(&self.0, actor, room, call.seq).await?.into_wire()))
+        let message = messages::get(&self.0, actor, room, call.seq).await?.into_wire();
+        if let Some(user) = call.pushes_of
+            && UserId::from_wire(&user, "user")? != actor.user
+        {
+            return Err(Fault::forbidden("only an operator may ask of another user").into());
+        }
+        Ok(Response::new(message))
+    }
+
+    async fn some(&self, request: Request<chat::SomeRequest>) -> Result<Response<chat::SomeReply>, Status> {
+        let call = request.into_inner();
+        let actor = Actor::standing(&self.0, call.actor).await?;
+        let place = |place: &chat::MessagePlace| Ok((RoomId::from_wire(&place.room, "room")?, place.seq));
+        let places = call.places.iter().map(place).collect::<Result<Vec<_>, Fault>>()?;
+        let items = messages::some(&self.0, actor, &places).await?.into_iter().map(MessageRow::into_wire).collect();
+        Ok(Response::new(chat::SomeReply { items }))
     }
 
     async fn edit(&self, request: Request<chat::EditRequest>) -> Result<Response<v1::Message>, Status> {

@@ -1,17 +1,13 @@
 //! Publishes to the inboxes of gateways what transactions have stored, in their order; then it goes on to the workers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future;
-use parlance_proto::{
-    event::{Batch, Parcel},
-    presence::LookupRequest,
-};
+use parlance_proto::event::{Addressed, Batch, Parcel};
 use prost::Message;
 use service_kit::{
+    address,
     bus::{self, To},
-    id::BootId,
     tasks::Tasks,
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -22,8 +18,6 @@ use super::{Outbox, Waiting, workers::Published};
 const TOGETHER: usize = 64;
 /// Groups of announcements whose confirms are outstanding.
 const UNCONFIRMED: usize = 64;
-/// How long the directory has to answer before events go to every gateway.
-const LOOKUP: Duration = Duration::from_millis(700);
 
 impl Outbox {
     /// Publishes what is queued until the process stops, and passes it on to `workers`.
@@ -62,9 +56,12 @@ impl Outbox {
     async fn publish_together(&self, waiting: &[Waiting]) -> impl Future<Output = bool> + Send + use<> {
         let batches: Vec<&Batch> = waiting.iter().map(|waiting| &waiting.batch).collect();
         let traceparent = batches.iter().map(|batch| &batch.traceparent).find(|text| !text.is_empty()).cloned();
-        let inboxes: Vec<_> = self
-            .address(&batches)
-            .await
+        let events: Vec<&Addressed> = batches.iter().flat_map(|batch| &batch.events).collect();
+        let addressed = address::by_gateway(&self.0.directory, &events).await;
+        if addressed.contains_key(&To::All) {
+            metrics::counter!("outbox_published_to_all_total").increment(1);
+        }
+        let inboxes: Vec<_> = addressed
             .into_iter()
             .map(|(to, events)| {
                 let body = Parcel { events }.encode_to_vec().into();
@@ -78,41 +75,5 @@ impl Outbox {
             }
             is_confirmed
         }
-    }
-
-    /// Sorts the events by the gateways that serve their topics: one read of the directory for all of them.
-    async fn address(&self, batches: &[&Batch]) -> HashMap<To, Vec<Bytes>> {
-        let mut index: HashMap<&Bytes, usize> = HashMap::new();
-        let mut topics = Vec::new();
-        for event in batches.iter().flat_map(|batch| &batch.events) {
-            index.entry(&event.topic).or_insert_with(|| {
-                topics.push(event.topic.clone());
-                topics.len() - 1
-            });
-        }
-        let mut directory = self.0.directory.clone();
-        let answer = tokio::time::timeout(LOOKUP, directory.lookup(LookupRequest { topics })).await;
-        let answer = answer.ok().and_then(std::result::Result::ok).map(tonic::Response::into_inner);
-        let mut parcels: HashMap<To, Vec<Bytes>> = HashMap::new();
-        let events = batches.iter().flat_map(|batch| &batch.events);
-        match answer {
-            Some(answer) if !answer.unknown => {
-                let boots: Vec<Option<BootId>> =
-                    answer.boots.iter().map(|boot| BootId::from_wire(boot, "boot").ok()).collect();
-                for event in events {
-                    let served = index.get(&event.topic).and_then(|place| answer.served.get(*place));
-                    for boot in served.into_iter().flat_map(|served| &served.boots) {
-                        if let Some(Some(boot)) = boots.get(*boot as usize) {
-                            parcels.entry(To::Gateway(*boot)).or_default().push(event.event.clone());
-                        }
-                    }
-                }
-            }
-            _ => {
-                metrics::counter!("outbox_published_to_all_total").increment(1);
-                parcels.insert(To::All, events.map(|event| event.event.clone()).collect());
-            }
-        }
-        parcels
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use parlance_proto::event::user_event;
 use service_kit::{
     clock,
     fault::Fault,
@@ -165,8 +164,8 @@ async fn found(
         let role = if owner == Some(*member) { Role::Owner } else { Role::Member };
         rooms::save_member(tx, &newcomer(&room, *member, role, rev, 0)).await?;
         add_to_own_rooms(tx, room.id, *member).await?;
-        let joined = user_event::Kind::Joined(room.id.to_wire());
-        rooms::tell_user(tx, announcement, *member, joined).await?;
+        let by = owner.filter(|owner| owner != member).map(|owner| (owner, 0));
+        rooms::tell_joined(tx, announcement, *member, room.id, by).await?;
     }
     room.member_count = i64::try_from(members.len()).unwrap_or(i64::MAX);
     rooms::save(tx, &room).await

@@ -56,8 +56,15 @@ impl Change {
     }
 
     /// Lets somebody in: the member's rev first, then the notice, which counts as read. Who was muted stays so, unless
-    /// `muted_until` says otherwise: leaving and joining again is no way around it.
-    async fn admit(&mut self, user: &UserRow, role: Role, muted_until: Option<i64>, text: String) -> Result<MemberRow> {
+    /// `muted_until` says otherwise: leaving and joining again is no way around it. `by` is who adds them.
+    async fn admit(
+        &mut self,
+        user: &UserRow,
+        role: Role,
+        muted_until: Option<i64>,
+        by: Option<UserId>,
+        text: String,
+    ) -> Result<MemberRow> {
         self.room.refuse_archived()?;
         if self.room.member_count >= MAX_MEMBERS {
             return Err(Fault::unprocessable(format!("the room has {MAX_MEMBERS} members and takes no more")).into());
@@ -73,8 +80,8 @@ impl Change {
         member.delivered_seq = member.read_seq;
         rooms::save_member(&mut self.tx, &member).await?;
         create::add_to_own_rooms(&mut self.tx, self.room.id, user.id).await?;
-        let joined = user_event::Kind::Joined(self.room.id.to_wire());
-        rooms::tell_user(&mut self.tx, &mut self.announcement, user.id, joined).await?;
+        let by = by.map(|by| (by, member.read_seq));
+        rooms::tell_joined(&mut self.tx, &mut self.announcement, user.id, self.room.id, by).await?;
         Ok(member)
     }
 
@@ -147,7 +154,7 @@ pub(crate) async fn join(app: &Arc<App>, actor: Actor, room: RoomId) -> Result<(
     }
     let user = rooms::user(&mut change.tx, actor.user).await?;
     let text = format!("{} joined", user.display_name);
-    change.admit(&user, Role::Member, None, text).await?;
+    change.admit(&user, Role::Member, None, None, text).await?;
     change.finish(app).await
 }
 
@@ -188,7 +195,8 @@ pub(crate) async fn put(
     let profile = rooms::user(&mut change.tx, user).await?;
     let Some(mut member) = target else {
         let text = format!("{} was added", profile.display_name);
-        let member = change.admit(&profile, put.role.unwrap_or(Role::Member), put.muted_until, text).await?;
+        let role = put.role.unwrap_or(Role::Member);
+        let member = change.admit(&profile, role, put.muted_until, Some(actor.user), text).await?;
         change.finish(app).await?;
         return Ok((member, profile, true));
     };

@@ -161,7 +161,7 @@ impl RoomRow {
 
     /// An event of this room with its own rev.
     pub(crate) fn event(&self, rev: i64, kind: room_event::Kind) -> RoomEvent {
-        RoomEvent { room: self.id.to_wire(), rev, prev: 0, kind: Some(kind) }
+        RoomEvent { room: self.id.to_wire(), rev, prev: 0, kind: Some(kind), direct: false }
     }
 
     /// The event that says how the room looks now.

@@ -335,7 +335,7 @@ impl Person {
     }
 
     pub(crate) fn message(&self, room: &Room, seq: i64) -> chat::MessageRequest {
-        chat::MessageRequest { actor: self.actor.clone(), room: room.clone(), seq }
+        chat::MessageRequest { actor: self.actor.clone(), room: room.clone(), seq, pushes_of: None }
     }
 
     /// A message that was never sent before.

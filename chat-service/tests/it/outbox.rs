@@ -58,7 +58,7 @@ fn left_behind(room: &Room, text: &str) -> (Uuid, Vec<u8>) {
         ..Default::default()
     };
     let kind = Some(room_event::Kind::Message(message));
-    let event = RoomEvent { room: room.clone(), rev: 1, prev: 0, kind };
+    let event = RoomEvent { room: room.clone(), rev: 1, kind, ..RoomEvent::default() };
     let event = Event { kind: Some(event::Kind::Room(event)) }.encode_to_vec().into();
     let topic = Topic::Room(RoomId::from_wire(room, "room").unwrap()).to_wire();
     let id = Uuid::now_v7();

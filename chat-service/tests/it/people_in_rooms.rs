@@ -20,6 +20,8 @@ stories! {
     whoever_is_outside_does_not_know_of_the_room
     a_removal_cuts_the_member_off_at_its_rev
     members_come_in_pages
+    messages_by_their_places_are_those_that_one_may_see
+    only_ones_own_pushes_are_explained
 }
 
 /// A room with its owner, an admin and two members.
@@ -173,4 +175,44 @@ async fn members_come_in_pages(service: &Service) {
     let mut expected: Vec<_> = crowd.iter().map(Person::wire).collect();
     expected.sort();
     assert_eq!((seen, pages), (expected, 3));
+}
+
+async fn messages_by_their_places_are_those_that_one_may_see(service: &Service) {
+    let [maja, noor, sam] = service.people().await;
+    let (open, closed) = (service.group(&maja, []).await, service.group(&maja, [&sam]).await);
+    let patch = chat::PatchRoomRequest { history_joined: Some(true), ..maja.patch(&open) };
+    service.rooms().patch(patch).await.unwrap();
+    let before = service.says(&maja, &open, "before noor came").await;
+    service.rooms().put_member(maja.puts(&open, &noor)).await.unwrap();
+    let after = service.says(&maja, &open, "since then").await;
+    let secret = service.says(&maja, &closed, "in another room").await;
+    let places = [&before, &after, &secret].map(|message| (message.room.clone(), message.seq));
+    let place = |(room, seq): (Room, i64)| chat::MessagePlace { room, seq };
+    let places: Vec<_> = places.into_iter().chain([(open, 99)]).map(place).collect();
+    let some = async |person: &Person| {
+        let request = chat::SomeRequest { actor: person.actor.clone(), places: places.clone() };
+        let mut items = service.messages().some(request).await.unwrap().into_inner().items;
+        items.sort_by(|one, other| one.at.cmp(&other.at).then(one.seq.cmp(&other.seq)));
+        items
+    };
+    assert_eq!(some(&noor).await, [after.clone()]);
+    assert_eq!(some(&sam).await, [secret.clone()]);
+    assert_eq!(some(&maja).await.len(), 3);
+    service.rooms().remove_member(maja.about(&closed, &sam)).await.unwrap();
+    assert_eq!(some(&sam).await, []);
+    let many = chat::SomeRequest { actor: maja.actor.clone(), places: vec![chat::MessagePlace::default(); 201] };
+    refused(service.messages().some(many).await, Code::InvalidArgument);
+}
+
+async fn only_ones_own_pushes_are_explained(service: &Service) {
+    let Cast { room, owner, member, .. } = cast(service).await;
+    let message = service.says(&owner, &room, "hello").await;
+    let of = |person: &Person, of: &Person| chat::MessageRequest {
+        pushes_of: Some(of.wire()),
+        ..person.message(&room, message.seq)
+    };
+    assert_eq!(service.messages().get(of(&member, &member)).await.unwrap().into_inner(), message);
+    refused(service.messages().get(of(&owner, &member)).await, Code::PermissionDenied);
+    let [stranger] = service.people().await;
+    refused(service.messages().get(of(&stranger, &stranger)).await, Code::NotFound);
 }

@@ -140,6 +140,20 @@ pub(super) fn presence(it: v1::Presence) -> Value {
     with(json!({ "user": id(&it.user), "state": state }), [("last_seen", it.last_seen.map(Value::from))])
 }
 
+pub(super) fn notification(it: v1::Notification) -> Value {
+    let kind = match it.kind() {
+        v1::NotificationKind::Mention | v1::NotificationKind::Unspecified => "mention",
+        v1::NotificationKind::Reply => "reply",
+        v1::NotificationKind::Invitation => "invitation",
+        v1::NotificationKind::Direct => "direct",
+    };
+    let object = json!({
+        "id": id(&it.id), "kind": kind, "room": id(&it.room), "seq": it.seq, "sender": id(&it.sender), "at": it.at,
+        "read": it.read,
+    });
+    with(object, [("message", it.message.map(message))])
+}
+
 fn role(role: v1::Role) -> &'static str {
     match role {
         v1::Role::Owner => "owner",

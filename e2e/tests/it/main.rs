@@ -105,6 +105,7 @@ mod limits;
 mod members;
 mod mentions;
 mod not_built;
+mod notifications;
 mod presence;
 mod privacy;
 mod push;

@@ -17,7 +17,6 @@ async fn what_is_not_built_yet_says_so(stack: &Stack) {
 
     for (method, path, body) in [
         (Method::GET, "/v1/search?q=hi", None),
-        (Method::GET, "/v1/notifications", None),
         (Method::POST, "/v1/devices", Some(json!({ "platform": "fcm", "token": "t" }))),
         (Method::GET, "/v1/me/export", None),
     ] {

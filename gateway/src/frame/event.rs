@@ -8,6 +8,7 @@ use std::cell::OnceCell;
 
 use parlance_proto::{event, v1};
 use service_kit::id::{RoomId, UserId};
+use uuid::Uuid;
 
 use super::Format;
 use crate::socket::Frame;
@@ -44,6 +45,11 @@ pub enum Event<'a> {
     /// The user's own cursor or settings in a room changed; the rev is that of `me`.
     #[allow(missing_docs, reason = "the fields of the contract")]
     Me { room: RoomId, me: &'a v1::Me },
+    /// Something is new in the user's list of notifications.
+    Notification(&'a v1::Notification),
+    /// The list was read up to here, on this device or another.
+    #[allow(missing_docs, reason = "the fields of the contract")]
+    NotificationsRead { up_to: Uuid },
     /// Continuity could not be kept: ask for `changes` after so many milliseconds.
     #[allow(missing_docs, reason = "the fields of the contract")]
     Resync { room: RoomId, rev: i64, after_ms: i64 },

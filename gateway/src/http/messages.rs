@@ -64,7 +64,12 @@ async fn history(State(edge): State<Edge>, caller: Caller, path: Path, params: P
 }
 
 fn message(caller: Caller, path: &Path) -> Result<chat::MessageRequest, crate::error::Problem> {
-    Ok(chat::MessageRequest { actor: Some(caller.actor), room: path.room()?.to_wire(), seq: path.seq()? })
+    Ok(chat::MessageRequest {
+        actor: Some(caller.actor),
+        room: path.room()?.to_wire(),
+        seq: path.seq()?,
+        pushes_of: None,
+    })
 }
 
 async fn read(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {

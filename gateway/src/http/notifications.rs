@@ -1,22 +1,74 @@
-//! What one wants of pushes in general.
+//! What one was told of inside the program, and what one wants of pushes in general.
 
-use axum::{Router, extract::State, routing::get};
-use parlance_proto::notify::{self, Privacy};
+use std::collections::HashMap;
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use parlance_proto::{
+    chat,
+    notify::{self, Privacy},
+    v1,
+};
 use serde::Serialize;
 use service_kit::fault::Fault;
 
 use super::{
     Edge,
     reply::{Answer, nothing, ok},
-    request::Body,
+    request::{Body, Params},
 };
-use crate::{frame::fields::Fields, frame::fields::refuse, token::Caller};
+use crate::{
+    frame::fields::{Fields, read_uuid, refuse},
+    json,
+    token::Caller,
+};
 
 const PRIVACY: [(&str, Privacy); 3] = [("full", Privacy::Full), ("sender", Privacy::Sender), ("none", Privacy::None)];
 
 pub(super) fn routes() -> Router<Edge> {
-    // The list of notifications is in `unbuilt`.
-    Router::new().route("/v1/notifications/settings", get(read).put(write))
+    Router::new()
+        .route("/v1/notifications", get(list))
+        .route("/v1/notifications/read", post(mark))
+        .route("/v1/notifications/settings", get(read).put(write))
+}
+
+/// The newest first, each with its message as it is now, when one may still see it.
+async fn list(State(edge): State<Edge>, caller: Caller, params: Params) -> Answer {
+    let chat::Page { limit, cursor } = params.page()?;
+    let before = match cursor.as_str() {
+        "" => None,
+        cursor => Some(read_uuid(cursor).ok_or_else(|| refuse("cursor", "is none of this list"))?),
+    };
+    let before = before.map(|before| before.as_bytes().to_vec().into());
+    let request = notify::ListNotificationsRequest { user: caller.actor.user.clone(), limit, before };
+    edge.services.accounts.clone().check(caller.actor.clone()).await?;
+    let mut list = edge.services.notify.clone().list_notifications(request).await?.into_inner();
+    // A room that was made with one in it has no notice.
+    let with_message = list.items.iter().filter(|item| item.seq > 0);
+    let place = |item: &v1::Notification| chat::MessagePlace { room: item.room.clone(), seq: item.seq };
+    let places: Vec<_> = with_message.map(place).collect();
+    if !places.is_empty() {
+        let request = chat::SomeRequest { actor: Some(caller.actor), places };
+        let seen = edge.services.messages.clone().some(request).await?.into_inner().items;
+        let mut seen: HashMap<_, _> =
+            seen.into_iter().map(|message| ((message.room.clone(), message.seq), message)).collect();
+        for item in &mut list.items {
+            item.message = seen.remove(&(item.room.clone(), item.seq));
+        }
+    }
+    ok(&json::Notifications::from(&list))
+}
+
+/// Marks as read, up to one of them and with it.
+async fn mark(State(edge): State<Edge>, caller: Caller, body: Body) -> Answer {
+    let up_to = body.fields().uuid("up_to")?.as_bytes().to_vec().into();
+    let request = notify::ReadNotificationsRequest { user: caller.actor.user.clone(), up_to };
+    edge.services.accounts.clone().check(caller.actor).await?;
+    edge.services.notify.clone().read_notifications(request).await?;
+    nothing()
 }
 
 #[derive(Serialize)]

@@ -19,7 +19,7 @@ use crate::{
     error::Problem,
     frame::{
         Code,
-        fields::{ANY_LENGTH, Fields, refuse},
+        fields::{ANY_LENGTH, Fields},
     },
     token::Caller,
 };
@@ -28,7 +28,6 @@ const BANS: &str = "bans are not built yet";
 const INVITES: &str = "invites are not built yet";
 const REACTIONS: &str = "reactions are not built yet";
 const PINS: &str = "pins are not built yet";
-const NOTIFICATIONS: &str = "notifications are not built yet";
 
 /// Checks the form of a query and a body.
 type Form = fn(&Params, &Fields<'_>) -> Result<(), Fault>;
@@ -38,7 +37,6 @@ pub(super) fn routes() -> Router<Edge> {
         .merge(of_users())
         .merge(of_rooms())
         .merge(of_messages())
-        .merge(of_notifications())
         .route("/", get(|| async { page_later("the web client") }))
         .route("/docs", get(|| async { page_later("the page of the contracts") }))
         .route("/openapi.json", get(|| async { page_later("the OpenAPI document") }))
@@ -89,13 +87,6 @@ fn of_messages() -> Router<Edge> {
         .route("/v1/rooms/{room}/messages/{seq}/receipts", get(later("receipts are not built yet", page)))
         .route("/v1/rooms/{room}/messages/{seq}/forward", post(later("forwarding is not built yet", forward)))
         .route("/v1/rooms/{room}/messages/{seq}/report", post(later("reports are not built yet", report)))
-}
-
-fn of_notifications() -> Router<Edge> {
-    let up_to: Form = |_, body| if body.has("up_to") { Ok(()) } else { Err(refuse("up_to", "is missing")) };
-    Router::new()
-        .route("/v1/notifications", get(later(NOTIFICATIONS, page)))
-        .route("/v1/notifications/read", post(later(NOTIFICATIONS, up_to)))
 }
 
 /// What a handler here reads: everything, to check it.
@@ -150,7 +141,7 @@ async fn of_account(edge: &Edge, caller: Caller, what: &str) -> Answer {
 
 /// Refuses when the caller may know of the message; when not, says that.
 pub(super) async fn of_message(edge: &Edge, caller: Caller, room: RoomId, seq: i64, what: &str) -> Answer {
-    let request = chat::MessageRequest { actor: Some(caller.actor), room: room.to_wire(), seq };
+    let request = chat::MessageRequest { actor: Some(caller.actor), room: room.to_wire(), seq, pushes_of: None };
     edge.services.messages.clone().unbuilt(request).await?;
     Err(Problem::new(Code::Unprocessable, what))
 }

@@ -36,7 +36,7 @@ impl Fixture {
     }
 
     fn event(&self, rev: i64, kind: Kind) -> RoomEvent {
-        RoomEvent { room: self.room.id().to_wire(), rev, prev: 0, kind: Some(kind) }
+        RoomEvent { room: self.room.id().to_wire(), rev, kind: Some(kind), ..RoomEvent::default() }
     }
 
     fn message(&self, rev: i64) -> RoomEvent {

@@ -95,6 +95,11 @@ impl Messages for Noted {
         Ok(Response::new(v1::Message::default()))
     }
 
+    async fn some(&self, request: Request<chat::SomeRequest>) -> Result<Response<chat::SomeReply>, Status> {
+        self.note("some", &request.into_inner());
+        Ok(Response::new(chat::SomeReply::default()))
+    }
+
     async fn edit(&self, request: Request<chat::EditRequest>) -> Result<Response<v1::Message>, Status> {
         self.note("edit", &request.into_inner());
         Ok(Response::new(v1::Message::default()))

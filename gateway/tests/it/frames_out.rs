@@ -197,6 +197,17 @@ fn passing_events_and_controls() {
         event(Event::Resync { room: room_id, rev: 9, after_ms: 250 }),
         json!({"event": {"resync": {"room": id(2), "rev": 9, "after_ms": 250}}})
     );
+    let (notification, kind) = (v1::Notification::default(), v1::NotificationKind::Direct.into());
+    let notification =
+        v1::Notification { id: wire(9), kind, room: wire(2), seq: 4, sender: wire(1), at: 20, ..notification };
+    let direct = json!({
+        "id": id(9), "kind": "direct", "room": id(2), "seq": 4, "sender": id(1), "at": 20, "read": false,
+    });
+    assert_eq!(event(Event::Notification(&notification)), json!({"event": {"notification": direct}}));
+    assert_eq!(
+        event(Event::NotificationsRead { up_to: id(9) }),
+        json!({"event": {"notifications_read": {"up_to": id(9)}}})
+    );
     assert_eq!(event(Event::GoingAway(700)), json!({"event": {"going_away": {"reconnect_after_ms": 700}}}));
 }
 

@@ -197,8 +197,6 @@ async fn what_is_not_built_yet_says_so() {
         ("DELETE /v1/me", Some(json!({"password": "x"}))),
         ("POST /v1/auth/guest", Some(json!({"display_name": "G"}))),
         ("GET /v1/search?q=x", None),
-        ("GET /v1/notifications", None),
-        ("POST /v1/notifications/read", Some(json!({"up_to": 1}))),
         ("POST /v1/invites/abc", None),
     ] {
         is_problem(&api.call(line, body).await, 422, "unprocessable");

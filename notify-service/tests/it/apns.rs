@@ -216,12 +216,13 @@ async fn each_answer_means_its_own(world: &World, apple: &Apple) {
     let mut people = HashMap::new();
     let tokens = ["dead", "bad0", "ba5e", "f00d", "5000", "cafe", "0dd0", "c0de", "0430", "b05e"];
     for token in tokens {
-        let person = world.person(token).await;
-        let sandbox = token == "c0de";
-        world.registers(RegisterDeviceRequest { sandbox, ..device(&person, token) }).await;
-        people.insert(token, person);
+        people.insert(token, world.person(token).await);
     }
     let room = world.group(&maja, "all", &people.values().collect::<Vec<_>>()).await;
+    for (token, person) in &people {
+        let sandbox = *token == "c0de";
+        world.registers(RegisterDeviceRequest { sandbox, ..device(person, token) }).await;
+    }
     apple.answers("dead", &[Mood::Gone(0)]);
     apple.answers("bad0", &[Mood::Says(400, "BadDeviceToken")]);
     apple.answers("ba5e", &[Mood::Gone(3_600_000)]);

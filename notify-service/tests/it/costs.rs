@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify_service::plan::Planner;
+use notify_service::{news::News, notifications::tell::Teller, plan::Planner};
 use parlance_proto::v1::Message;
 use service_kit::{
     db::Db,
@@ -71,9 +71,11 @@ async fn a_message_in_a_room_of_100_000_with_1_000_devices_costs_at_most_three_s
     .await
     .unwrap();
 
-    let planner = Planner::new(db.clone(), Duration::ZERO);
-    let message =
-        |seq| Message { room: room.to_wire(), seq, sender: UserId::generate().to_wire(), ..Message::default() };
+    let planner = Planner::new(db.clone(), Duration::ZERO, Teller::silent());
+    let message = |seq| {
+        let message = Message { room: room.to_wire(), seq, sender: UserId::generate().to_wire(), ..Message::default() };
+        News::Message { message, direct: false }
+    };
     let statements = Statements::default();
     // With one subscriber alone, a statement that another test's thread, which has none, executes first counts as one that
     // nobody ever wants to hear of.

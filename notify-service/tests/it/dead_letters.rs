@@ -54,9 +54,9 @@ async fn what_was_given_up_is_listed_replayed_and_delivered(world: &World) {
 async fn one_message_of_one_room_can_be_replayed(world: &World) {
     let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
     let receiver = Receiver::start().await;
+    let (room, other) = (world.group(&maja, "one", &[&bob]).await, world.group(&maja, "other", &[&bob]).await);
     world.subscribes(&bob, &receiver, "bob").await;
     receiver.answers("bob", &[Mood::Status(400), Mood::Status(400), Mood::Status(400), Mood::Status(201)]);
-    let (room, other) = (world.group(&maja, "one", &[&bob]).await, world.group(&maja, "other", &[&bob]).await);
     let mut messages = Vec::new();
     for (room, text) in [(&room, "1"), (&room, "2"), (&other, "3")] {
         let message = world.says(&maja, room, text).await;

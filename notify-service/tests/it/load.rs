@@ -49,8 +49,11 @@ async fn sustains(database: Database, platform: Platform) {
     let mut rooms = Vec::new();
     for room in 0..ROOMS {
         let mut people = Vec::new();
-        for number in 0..MEMBERS {
-            let person = world.person("member").await;
+        for _ in 0..MEMBERS {
+            people.push(world.person("member").await);
+        }
+        rooms.push(world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await);
+        for (number, person) in people.iter().enumerate() {
             let request = RegisterDeviceRequest {
                 user: person.id.to_wire(),
                 session: person.session.to_wire(),
@@ -61,9 +64,7 @@ async fn sustains(database: Database, platform: Platform) {
                 ..RegisterDeviceRequest::default()
             };
             world.registers(request).await;
-            people.push(person);
         }
-        rooms.push(world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await);
     }
     let mut ticks = tokio::time::interval(Duration::from_secs(1) * MEMBERS as u32 / PUSHES_A_SECOND as u32);
     let (began, mut said, mut last, mut before) = (Instant::now(), 0, 0, Instant::now());

@@ -9,6 +9,7 @@ mod email;
 mod fcm;
 mod load;
 mod mentions;
+mod notifications;
 mod push;
 mod receiver;
 mod world;
@@ -17,6 +18,7 @@ use std::{process::Command, sync::Arc, time::Duration};
 
 use notify_service::{
     Config, GROUP,
+    notifications::tell::Teller,
     plan::Planner,
     worker::{Counts, Outcome, Worker},
 };
@@ -86,7 +88,7 @@ impl Bench {
         let database = Database::sqlite();
         let db = Db::connect(&database.url()).await.unwrap();
         notify_service::migrate(&db).await.unwrap();
-        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO));
+        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO, Teller::silent()));
         Self { consumer, worker, counts, bus, db, database, _tasks: tasks }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use notify_service::{Config, Timing, plan::Planner};
+use notify_service::{Config, Timing, news::News, notifications::tell::Teller, plan::Planner};
 use parlance_proto::{
     chat,
     notify::{
@@ -211,9 +211,11 @@ async fn one_that_hangs_or_cuts_delays_nobody_else(world: &World) {
     // More are due for the one that hangs than may be on their way to it, and it takes all of its time.
     good.has("dave", 60).await;
     let hung = world.decides(&messages[0], &bob, "failed", "provider_error").await;
-    assert_eq!(hung, "no answer in time");
+    // Looked at late, it says already what became of the second try.
+    let waits = "the provider has failed; waiting";
+    assert!(["no answer in time", waits].contains(&hung.as_str()), "{hung}");
     let cut = world.decides(&messages[0], &carol, "failed", "provider_error").await;
-    assert!(["the connection broke", "could not connect", "the provider has failed; waiting"].contains(&cut.as_str()));
+    assert!(["the connection broke", "could not connect", waits].contains(&cut.as_str()), "{cut}");
 }
 
 async fn what_is_told_twice_is_pushed_once(world: &World) {
@@ -223,8 +225,9 @@ async fn what_is_told_twice_is_pushed_once(world: &World) {
     world.subscribes(&bob, &receiver, "bob").await;
     let message = world.says(&maja, &room, "once").await;
     world.decides(&message, &bob, "sent", "delivered").await;
-    let planner = Planner::new(world.db.clone(), Duration::ZERO);
-    assert_eq!(planner.plan(&[message.clone(), message]).await.unwrap(), 0, "it is there, and decided");
+    let planner = Planner::new(world.db.clone(), Duration::ZERO, Teller::silent());
+    let news = News::Message { message, direct: true };
+    assert_eq!(planner.plan(&[news.clone(), news]).await.unwrap(), 0, "it is there, and decided");
     let next = world.says(&maja, &room, "next").await;
     world.decides(&next, &bob, "sent", "delivered").await;
     assert_eq!(receiver.pushes("bob").len(), 2);
@@ -409,12 +412,13 @@ async fn what_waits_for_a_provider_goes_out_at_its_rate() {
     let world = World::begin_with(Database::sqlite(), Config { rate: RATE, ..config() }).await;
     let (maja, receiver) = (world.person("Maja").await, Receiver::start().await);
     let mut people = Vec::new();
-    for number in 0..PUSHES {
-        let person = world.person("member").await;
-        world.subscribes(&person, &receiver, &format!("of-{number}")).await;
-        people.push(person);
+    for _ in 0..PUSHES {
+        people.push(world.person("member").await);
     }
     let room = world.group(&maja, "all", &people.iter().collect::<Vec<_>>()).await;
+    for (number, person) in people.iter().enumerate() {
+        world.subscribes(person, &receiver, &format!("of-{number}")).await;
+    }
     let began = Instant::now();
     world.says(&maja, &room, "hello").await;
     for number in 0..PUSHES {

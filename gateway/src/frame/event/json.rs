@@ -37,6 +37,8 @@ struct Plain<'a> {
     after_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconnect_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up_to: Option<Id<'a>>,
 }
 
 pub(super) fn write(event: &Event<'_>) -> Frame {
@@ -70,6 +72,10 @@ pub(super) fn write(event: &Event<'_>) -> Frame {
         }
         Event::Presence(presence) => write::event("presence", &json::Presence::from(*presence)),
         Event::Me { room, me } => flat("me", Some(room_id(room)), json::Me::from(*me), None),
+        Event::Notification(notification) => write::event("notification", &json::Notification::from(*notification)),
+        Event::NotificationsRead { up_to } => {
+            plain("notifications_read", None, Plain { up_to: Some(Id(up_to.as_bytes())), ..Plain::default() }, None)
+        }
         Event::Resync { room, rev, after_ms } => {
             let body = Plain { rev: Some(*rev), after_ms: Some(*after_ms), ..Plain::default() };
             plain("resync", Some(room), body, None)

@@ -34,6 +34,11 @@ pub(super) fn write(event: &Event<'_>) -> Frame {
         }
         Event::Presence(presence) => Kind::Presence(public::presence(presence)),
         Event::Me { room, me } => Kind::Me(client::MeEvent { room: room.to_wire(), me: Some(public::me(me)) }),
+        Event::Notification(notification) => Kind::Notification(public::notification(notification)),
+        Event::NotificationsRead { up_to } => {
+            let up_to = up_to.as_bytes().to_vec().into();
+            Kind::NotificationsRead(client::NotificationsRead { up_to })
+        }
         Event::Resync { room, rev, after_ms } => {
             Kind::Resync(client::Resync { room: room.to_wire(), rev: *rev, after_ms: *after_ms })
         }

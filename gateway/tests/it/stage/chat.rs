@@ -99,7 +99,7 @@ impl Chat {
         let room = state.rooms.get_mut(&id).expect("a room");
         room.rev += 1;
         let kind = kind(room);
-        let event = RoomEvent { room: id.to_wire(), rev: room.rev, prev: 0, kind: Some(kind) };
+        let event = RoomEvent { room: id.to_wire(), rev: room.rev, kind: Some(kind), ..RoomEvent::default() };
         room.log.push(event.clone());
         event
     }

@@ -201,7 +201,7 @@ pub(crate) fn of_room(event: RoomEvent) -> Event {
 
 /// An event of a user's own affairs.
 pub(crate) fn of_user(person: Person, rev: i64, kind: user_event::Kind) -> Event {
-    let event = UserEvent { user: person.user.to_wire(), rev, kind: Some(kind) };
+    let event = UserEvent { user: person.user.to_wire(), rev, kind: Some(kind), ..UserEvent::default() };
     Event { kind: Some(event::Kind::User(event)) }
 }
 

@@ -151,6 +151,7 @@ not_played! {
     post: chat::PostRequest => chat::PostReply,
     history: chat::HistoryRequest => chat::HistoryReply,
     get: chat::MessageRequest => v1::Message,
+    some: chat::SomeRequest => chat::SomeReply,
     edit: chat::EditRequest => v1::Message,
     delete: chat::MessageRequest => chat::DeleteReply,
     mark: chat::MarkRequest => chat::Empty,
