@@ -4,6 +4,7 @@
 //! A message's way: `ws` reads it, `frame` understands it, `uplink` sends it to chat-service; the event comes back through
 //! `fanout` and `hub`, and `ws` writes it. `attach` and `repair` see to it that nothing is missed.
 
+pub mod accept;
 mod attach;
 mod conn;
 mod directory;
@@ -27,14 +28,12 @@ mod verbs;
 mod ws;
 
 use std::{
-    future::IntoFuture,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use axum::serve::ListenerExt;
 use service_kit::{
     admin::Readiness,
     bus::Bus,
@@ -45,6 +44,7 @@ use service_kit::{
 use tokio::net::TcpListener;
 
 use crate::{
+    accept::Bounds,
     files::Files,
     frame::{Close, Event},
     http::Edge,
@@ -59,6 +59,8 @@ use crate::{
 const MOVED_PER_S: u64 = 200;
 /// How long the rest may take after the last one was asked.
 const LAST: Duration = Duration::from_millis(500);
+/// How long a client may take for the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
 /// What those who stay to the end are asked to wait, in milliseconds.
 const RESTART_MS: u64 = 500;
 
@@ -203,40 +205,22 @@ async fn live(shared: Arc<Shared>, current: Arc<ArcSwap<Life>>, mut tasks: Tasks
 
 impl Gateway {
     /// Serves the public port until `stop` resolves, then moves its clients away and returns.
-    ///
-    /// # Errors
-    /// When the transport fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> anyhow::Result<()> {
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) {
         let sockets = http::wrap(self.door.edge.clone(), ws::routes(Arc::clone(&self.door)));
         let router = http::router(self.door.edge.clone()).merge(sockets);
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let door = Arc::clone(&self.door);
-        let (readiness, grace) = (self.readiness.clone(), self.grace);
-        let (left, gone) = tokio::sync::oneshot::channel();
+        let (door, readiness, grace) = (self.door, self.readiness, self.grace);
+        let leaving = Arc::clone(&door);
         let leave = async move {
             stop.await;
             readiness.drain();
-            leave(&door, grace).await;
-            // Nobody waits for it when everything else has ended already.
-            let _ = left.send(());
+            leave(&leaving, grace).await;
         };
-        // Frames are flushed when they are complete: waiting for more to fill a packet only delays them.
-        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        let serving = axum::serve(listener, service).with_graceful_shutdown(leave);
         // A request that never ends must not hold up the end of the gateway.
-        let overdue = async move {
-            let _ = gone.await;
-            tokio::time::sleep(grace / 4).await;
-        };
-        tokio::select! {
-            served = serving.into_future() => served?,
-            () = overdue => tracing::warn!("left with requests that had not ended"),
+        let connections = door.tasks.child();
+        let bounds = Bounds { head: HEAD, grace: grace / 4 };
+        if !accept::serve(listener, router, connections, leave, bounds).await {
+            tracing::warn!("left with requests that had not ended");
         }
-        Ok(())
     }
 }
 

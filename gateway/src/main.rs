@@ -36,5 +36,6 @@ async fn work((config, amqp_url): (Config, String), process: Process) -> anyhow:
     let gateway = gateway::start(config, upstreams, bus, process.readiness.clone(), tasks).await?;
     process.readiness.set("start", true);
     let stop = process.clone();
-    gateway.serve(listener, async move { stop.terminated().await }).await
+    gateway.serve(listener, async move { stop.terminated().await }).await;
+    Ok(())
 }

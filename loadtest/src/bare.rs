@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
@@ -12,8 +13,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use clap::Args;
+use gateway::accept::{self, Bounds};
 use gateway::socket::{Frame, HEADROOM, Handshake, Incoming, Socket, Unwritten};
 use parlance_client::RoomId;
 use serde::Deserialize;
@@ -121,11 +122,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     io::stdout().flush()?;
     runtime.block_on(async {
         // As the gateway does.
-        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        tasks.spawn_until_stop(async move {
-            // Serving does not end by itself.
-            let _ = axum::serve(listener, router).await;
-        });
+        let bounds = Bounds { head: Duration::from_secs(30), grace: Duration::ZERO };
+        let serving = accept::serve(listener, router, tasks.child(), std::future::pending(), bounds);
+        tasks.spawn_until_stop(async move { drop(serving.await) });
     });
     io::stdin().lines().for_each(drop);
     runtime.shutdown_background();

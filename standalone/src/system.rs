@@ -18,7 +18,7 @@ pub(crate) const LAST: Duration = Duration::from_millis(400);
 pub struct System {
     /// Where clients connect: `http://`, and the address really bound.
     pub url: String,
-    gateway: JoinHandle<anyhow::Result<()>>,
+    gateway: JoinHandle<()>,
     drain: CancellationToken,
     groups: Groups,
     grace: Duration,
@@ -102,13 +102,14 @@ impl System {
     /// Serves until `stop` resolves, then stops as [`System::stop`] does.
     ///
     /// # Errors
-    /// When the gateway fails, before or while it stops.
+    /// When the gateway ends by itself, or panics while it stops.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = stop => self.stop().await,
             served = &mut self.gateway => {
                 self.groups.stop(Instant::now() + self.grace).await;
-                served?.and_then(|()| anyhow::bail!("the gateway ended by itself"))
+                served?;
+                anyhow::bail!("the gateway ended by itself")
             }
         }
     }
@@ -117,7 +118,7 @@ impl System {
     /// 1.6 s when the clients needed all of it).
     ///
     /// # Errors
-    /// When the gateway had failed.
+    /// When the gateway has panicked.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.grace;
         self.drain.cancel();
@@ -126,7 +127,7 @@ impl System {
         self.gateway.abort();
         self.groups.stop(deadline).await;
         match served {
-            Ok(served) => served?,
+            Ok(served) => Ok(served?),
             Err(_) => {
                 tracing::warn!("clients were still connected at the end of the grace");
                 Ok(())

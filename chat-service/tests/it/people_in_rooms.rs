@@ -195,8 +195,8 @@ async fn messages_by_their_places_are_those_that_one_may_see(service: &Service) 
         items.sort_by(|one, other| one.at.cmp(&other.at).then(one.seq.cmp(&other.seq)));
         items
     };
-    assert_eq!(some(&noor).await, [after.clone()]);
-    assert_eq!(some(&sam).await, [secret.clone()]);
+    assert_eq!(some(&noor).await, std::slice::from_ref(&after));
+    assert_eq!(some(&sam).await, std::slice::from_ref(&secret));
     assert_eq!(some(&maja).await.len(), 3);
     service.rooms().remove_member(maja.about(&closed, &sam)).await.unwrap();
     assert_eq!(some(&sam).await, []);

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Socket;
@@ -71,7 +71,7 @@ impl Handshake {
     /// The connection, once the answer was written. Nothing when it broke, or is not on plain TCP.
     pub async fn socket(self, max_message: usize) -> Option<Socket> {
         let upgraded = self.upgrade.await.ok()?;
-        let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         Some(Socket::new(parts.io.into_inner(), &parts.read_buf, max_message))
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Stage {
     tasks: Tasks,
     fences: AtomicI64,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<anyhow::Result<()>>>,
+    served: Option<JoinHandle<()>>,
 }
 
 fn routes(add: impl FnOnce(&mut tonic::service::RoutesBuilder)) -> Routes {
@@ -183,7 +183,7 @@ impl Stage {
     /// Waits until the gateway has ended.
     pub(crate) async fn ended(&mut self) {
         let served = self.served.take().expect("not waited for yet");
-        served.await.expect("no panic").expect("a clean end");
+        served.await.expect("a clean end");
     }
 }
 
