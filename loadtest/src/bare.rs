@@ -124,7 +124,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
         // As the gateway does.
         let bounds = Bounds { head: Duration::from_secs(30), grace: Duration::ZERO };
         let serving = accept::serve(listener, router, tasks.child(), std::future::pending(), bounds);
-        tasks.spawn_until_stop(async move { drop(serving.await) });
+        tasks.spawn_until_stop(async move {
+            let _ = serving.await;
+        });
     });
     io::stdin().lines().for_each(drop);
     runtime.shutdown_background();
