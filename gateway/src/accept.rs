@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Bounds {
     /// How long a client may take for the head of a request, also for the first byte of the next one.
     pub head: Duration,
+    /// How long a client may leave unread what was sent to it. Only Linux can be told.
+    pub unread: Duration,
     /// How long what is being answered may still take at the end.
     pub grace: Duration,
 }
@@ -51,7 +53,7 @@ pub async fn serve(
         };
         match taken {
             Ok((socket, peer)) => {
-                let serving = connection(socket, peer, router.clone(), connections.clone(), bounds.head);
+                let serving = connection(socket, peer, router.clone(), connections.clone(), bounds);
                 drop(connections.spawn(serving));
             }
             Err(error) => refused(error).await,
@@ -70,9 +72,18 @@ async fn refused(error: io::Error) {
     }
 }
 
-async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, connections: Tasks, head: Duration) {
-    // Frames are flushed when they are complete: waiting for more to fill a packet only delays them.
-    if let Err(error) = socket.set_nodelay(true) {
+/// Frames are flushed when they are complete: waiting for more to fill a packet only delays them. And who stops reading in the
+/// middle of a download is cut by the kernel, for nothing up here would notice.
+fn set_up(socket: &TcpStream, unread: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(socket).set_tcp_user_timeout(Some(unread))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = unread;
+    socket.set_nodelay(true)
+}
+
+async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, connections: Tasks, bounds: Bounds) {
+    if let Err(error) = set_up(&socket, bounds.unread) {
         tracing::debug!(error = %error, "a connection has gone before it was served");
         return;
     }
@@ -82,7 +93,7 @@ async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, connect
         request
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(READ_AHEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(READ_AHEAD);
     let served = http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)).with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
@@ -130,11 +141,14 @@ mod tests {
             let _ = held.await;
             "slow"
         };
-        let router = Router::new().route("/", get(|| async { "at once" })).route("/slow", get(slow));
+        let router = Router::new()
+            .route("/", get(|| async { "at once" }))
+            .route("/large", get(|| async { vec![0; 64 * 1024 * 1024] }))
+            .route("/slow", get(slow));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (leave, left) = oneshot::channel::<()>();
-        let (tasks, bounds) = (Tasks::new(), Bounds { head, grace: PATIENCE });
+        let (tasks, bounds) = (Tasks::new(), Bounds { head, unread: Duration::from_millis(300), grace: PATIENCE });
         let connections = tasks.child();
         let served = tasks
             .spawn(async move { serve(listener, router, connections, async move { drop(left.await) }, bounds).await });
@@ -160,6 +174,19 @@ mod tests {
         assert_eq!(rest(writes(port.address, "").await).await, "", "says nothing at all");
         let half = rest(writes(port.address, "GET / HTTP/1.1\r\nhost: x\r\n").await).await;
         assert!(!half.contains("200"), "{half}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_stops_reading_an_answer_is_cut() {
+        let port = port(PATIENCE).await;
+        let mut unread = writes(port.address, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut begun = [0; 12];
+        unread.read_exact(&mut begun).await.expect("an answer");
+        // Nothing but the cut lets it end in time.
+        port.leave.send(()).expect("it serves");
+        assert!(port.served.await.expect("no panic"), "the connection is still there");
+        drop(unread);
     }
 
     #[tokio::test]

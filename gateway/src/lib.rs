@@ -61,6 +61,8 @@ const MOVED_PER_S: u64 = 200;
 const LAST: Duration = Duration::from_millis(500);
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may leave unread what was sent to it: longer than its connection may be silent.
+const UNREAD: Duration = Duration::from_secs(60);
 /// What those who stay to the end are asked to wait, in milliseconds.
 const RESTART_MS: u64 = 500;
 
@@ -217,7 +219,7 @@ impl Gateway {
         };
         // A request that never ends must not hold up the end of the gateway.
         let connections = door.tasks.child();
-        let bounds = Bounds { head: HEAD, grace: grace / 4 };
+        let bounds = Bounds { head: HEAD, unread: UNREAD, grace: grace / 4 };
         if !accept::serve(listener, router, connections, leave, bounds).await {
             tracing::warn!("left with requests that had not ended");
         }

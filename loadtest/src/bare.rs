@@ -122,7 +122,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     io::stdout().flush()?;
     runtime.block_on(async {
         // As the gateway does.
-        let bounds = Bounds { head: Duration::from_secs(30), grace: Duration::ZERO };
+        let head = Duration::from_secs(30);
+        let bounds = Bounds { head, unread: 2 * head, grace: Duration::ZERO };
         let serving = accept::serve(listener, router, tasks.child(), std::future::pending(), bounds);
         tasks.spawn_until_stop(async move {
             let _ = serving.await;
