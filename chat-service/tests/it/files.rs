@@ -122,7 +122,7 @@ async fn take(service: &Service, limit: i64) -> Vec<bytes::Bytes> {
 /// As a gateway does that has taken it.
 async fn says(service: &Service, file: &bytes::Bytes, rejected: Option<&str>) -> Result<v1::File, Code> {
     let (media_type, rejected) = ("text/plain".to_owned(), rejected.map(str::to_owned));
-    let request = FinishRequest { file: file.clone(), media_type, size: 300, rejected, ..FinishRequest::default() };
+    let request = FinishRequest { file: file.clone(), media_type, size: 304, rejected, ..FinishRequest::default() };
     files(service).finish(request).await.map(tonic::Response::into_inner).map_err(|status| status.code())
 }
 
@@ -162,7 +162,7 @@ async fn a_held_file_is_pending_until_a_gateway_says_what_it_is(service: &Servic
     assert_eq!(take(service, 10).await, std::slice::from_ref(&file));
     assert!(take(service, 10).await.is_empty(), "somebody is at it");
     let ready = says(service, &file, None).await.unwrap();
-    assert_eq!(ready.state(), v1::FileState::Ready);
+    assert_eq!((ready.state(), ready.size), (v1::FileState::Ready, 304), "what was taken out left a note");
     assert_eq!(says(service, &file, Some("too late")).await.unwrap(), ready, "the first word counts");
     assert_eq!(is_due(service).await, None);
     assert_eq!(files(service).begin(upload).await.unwrap().into_inner().made, Some(ready));

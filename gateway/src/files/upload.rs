@@ -64,13 +64,10 @@ pub(crate) async fn upload(
 
 /// Forgets an upload that failed. When not even that succeeds, its time runs out and the sweep takes it.
 async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file: FileId) {
-    let id = file.to_wire();
     let mut files = services.files.clone();
     let given_up = async {
-        files.abort(wire::FileRequest { actor: Some(actor), file: id.clone() }).await?;
-        keeper.store.remove(file).await?;
-        files.removed(wire::DeadList { files: vec![id.clone()] }).await?;
-        anyhow::Ok(())
+        files.abort(wire::FileRequest { actor: Some(actor), file: file.to_wire() }).await?;
+        keeper.forget(services, file).await
     };
     if let Err(error) = given_up.await {
         tracing::warn!(file.id = %file, error = format!("{error:#}"), "an upload that failed is left to the sweep");
@@ -94,7 +91,7 @@ impl Keeper {
         };
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let hold = wire::HoldRequest { actor, file: id, media_type, size };
-        let held = self.known(file, services.files.clone().hold(hold).await).await?;
+        let held = self.known(services, file, services.files.clone().hold(hold).await).await?;
         antivirus.wake();
         Ok(held)
     }
@@ -153,29 +150,27 @@ impl Keeper {
         file: FileId,
         found: wire::FinishRequest,
     ) -> Result<v1::File, Problem> {
-        let finished = self.known(file, services.files.clone().finish(found).await).await?;
-        if finished.state() == v1::FileState::Rejected {
-            let removing = async {
-                self.store.remove(file).await?;
-                services.files.clone().removed(wire::DeadList { files: vec![file.to_wire()] }).await?;
-                anyhow::Ok(())
-            };
-            if let Err(error) = removing.await {
-                tracing::warn!(file.id = %file, error = format!("{error:#}"), "a rejected file is left to the sweep");
-            }
-        }
-        Ok(finished)
+        self.known(services, file, services.files.clone().finish(found).await).await
     }
 
-    /// What chat-service answers about an upload. When it was given up meanwhile, or its time was over, nobody but this
-    /// upload may know of its bytes any more: then they are removed.
+    /// What chat-service answers about an upload whose bytes are stored. They go when it is rejected, now or since somebody
+    /// else was faster. And when it was given up meanwhile, or its time was over: nobody else may know of them then.
     async fn known(
         &self,
+        services: &Services,
         file: FileId,
         answer: Result<tonic::Response<v1::File>, tonic::Status>,
     ) -> Result<v1::File, Problem> {
         match answer {
-            Ok(reply) => Ok(reply.into_inner()),
+            Ok(reply) => {
+                let known = reply.into_inner();
+                if known.state() == v1::FileState::Rejected
+                    && let Err(error) = self.forget(services, file).await
+                {
+                    tracing::warn!(file.id = %file, error = format!("{error:#}"), "a rejected file is left to the sweep");
+                }
+                Ok(known)
+            }
             Err(status) => {
                 if status.code() == tonic::Code::NotFound
                     && let Err(error) = self.store.remove(file).await
@@ -185,6 +180,13 @@ impl Keeper {
                 Err(status.into())
             }
         }
+    }
+
+    /// Removes the bytes of a file that are not to be kept, and says so.
+    async fn forget(&self, services: &Services, file: FileId) -> anyhow::Result<()> {
+        self.store.remove(file).await?;
+        services.files.clone().removed(wire::DeadList { files: vec![file.to_wire()] }).await?;
+        Ok(())
     }
 }
 
