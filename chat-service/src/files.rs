@@ -4,6 +4,7 @@
 //! that says what to remove. `sweep` hands out what is to be removed.
 
 pub(crate) mod attach;
+pub(crate) mod held;
 pub(crate) mod pieces;
 pub(crate) mod sweep;
 mod usage;
@@ -27,10 +28,12 @@ const MAX_WORDS: usize = 255;
 /// How long an upload may take, in milliseconds: what is not ready then is removed.
 const UPLOAD_MS: i64 = 3_600_000;
 
-/// `files.state`; 4 is what is being removed.
+/// `files.state`; 4 is what is being removed. Pending to everybody are both what still comes and what is held.
 const PENDING: i16 = 1;
 const READY: i16 = 2;
 const REJECTED: i16 = 3;
+/// All bytes are stored, and an antivirus has not found them clean yet.
+const HELD: i16 = 5;
 
 /// How much and how long is kept.
 #[derive(Clone, Debug)]
@@ -209,32 +212,33 @@ async fn by_key(tx: &mut Tx, owner: UserId, key: &str) -> Result<Option<FileRow>
     .await)?)
 }
 
-/// Makes an upload ready, or rejected, when its bytes are stored. Doing it again answers the same.
+/// Makes an upload ready, or rejected, when its bytes are stored: one of the actor, or, without an actor, one that is held.
+/// Doing it again answers the same, and of two that say different things the first one counts.
 ///
 /// # Errors
 /// `not_found` when the upload was given up meanwhile.
-pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) -> Result<FileRow> {
-    let too_long = |text: &String| text.len() > MAX_WORDS || text.contains('\0');
-    if too_long(&found.media_type) || found.rejected.as_ref().is_some_and(too_long) {
-        return Err(Fault::bad_request("media_type: is too long").into());
-    }
+pub(crate) async fn finish(app: &App, actor: Option<Actor>, file: FileId, found: Found) -> Result<FileRow> {
+    check_words(&found.media_type)?;
+    found.rejected.as_deref().map_or(Ok(()), check_words)?;
     let mut tx = app.db.begin().await?;
-    usage::lock(&mut tx, actor.user).await?;
-    let row = own(&mut tx, actor.user, file).await?;
-    if row.state != PENDING {
+    let (owner, from) = match actor {
+        Some(actor) => (actor.user, PENDING),
+        None => (held::owner(&mut tx, file).await?, HELD),
+    };
+    usage::lock(&mut tx, owner).await?;
+    let row = own(&mut tx, owner, file).await?;
+    if row.state != from {
         return Ok(row);
     }
     let rejected = found.rejected.is_some();
     let size = if rejected { 0 } else { found.size };
-    if size < 0 || size > row.size {
-        return Err(Fault::bad_request("size: is more than was kept free").into());
-    }
-    usage::give_back(&mut tx, actor.user, row.size - size).await?;
+    settle(&mut tx, owner, &row, size).await?;
+    let now = clock::now_ms();
     // It may have been given up, or its time been over, since it was read.
     let row: Option<FileRow> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
         "update files set media_type = $2, size = $3, width = $4, height = $5, blurhash = $6, thumbnails = $7,
-             state = $8, reason = $9, expires_at = $10
-         where files.id = $1 and files.state = 1 returning ", file_columns!()
+             state = $8, reason = $9, expires_at = $10, due_at = $11
+         where files.id = $1 and files.state = $12 returning ", file_columns!()
     ))
     .bind(file)
     .bind(&found.media_type)
@@ -245,13 +249,36 @@ pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) 
     .bind(found.thumbnails)
     .bind(if rejected { REJECTED } else { READY })
     .bind(&found.rejected)
-    .bind(clock::now_ms() + app.files.unattached_ms)
+    .bind(now + app.files.unattached_ms)
+    // Whoever rejects it removes its bytes now.
+    .bind(rejected.then_some(now + sweep::LEASE_MS))
+    .bind(from)
     .fetch_optional(c)
     .await)?;
     let row = row.ok_or_else(no_such_file)?;
     pieces::forget(&mut tx, file).await?;
     tx.commit().await?;
     Ok(row)
+}
+
+/// Gives back what of the room that was kept free for a file it does not need. One that was held may need a few bytes more:
+/// what is taken out of a picture leaves a note of how it is turned.
+///
+/// # Errors
+/// `bad_request` when another one needs more.
+async fn settle(tx: &mut Tx, owner: UserId, row: &FileRow, size: i64) -> Result<()> {
+    if size < 0 || (size > row.size && row.state == PENDING) {
+        return Err(Fault::bad_request("size: is more than was kept free").into());
+    }
+    usage::give_back(tx, owner, row.size - size).await
+}
+
+/// Refuses a media type or a reason that is no short text.
+fn check_words(text: &str) -> Result<()> {
+    if text.len() > MAX_WORDS || text.contains('\0') {
+        return Err(Fault::bad_request("media_type: is too long").into());
+    }
+    Ok(())
 }
 
 /// Gives an upload up: it is not to be had any more, and its bytes may go.
@@ -261,7 +288,7 @@ pub(crate) async fn finish(app: &App, actor: Actor, file: FileId, found: Found) 
 pub(crate) async fn abort(app: &App, actor: Actor, file: FileId) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let ended = on_tx!(&mut tx, c => sqlx::query(
-        "update files set state = 4, expires_at = $3 where id = $1 and owner = $2 and state = 1",
+        "update files set state = 4, expires_at = $3 where id = $1 and owner = $2 and state in (1, 5)",
     )
     .bind(file)
     .bind(actor.user)

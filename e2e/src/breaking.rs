@@ -24,7 +24,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    fn flag(self) -> &'static str {
+    pub(crate) fn flag(self) -> &'static str {
         match self {
             Self::Term => "-TERM",
             Self::Kill => "-KILL",
@@ -59,6 +59,13 @@ impl OwnCluster {
     pub async fn readyz(&self, gateway: usize) -> Option<u16> {
         let answer = reqwest::get(format!("{}/readyz", self.ready.admin[gateway])).await;
         answer.ok().map(|answer| answer.status().as_u16())
+    }
+
+    /// What the admin port of a gateway answers.
+    pub async fn asks_admin(&self, gateway: usize, path: &str) -> String {
+        let asking = reqwest::get(format!("{}{path}", self.ready.admin[gateway]));
+        let answer = within("answer of the admin port", asking).await.expect("an answer");
+        answer.text().await.expect("text")
     }
 
     /// Signals `postgres`, `redis` or `amqp`.

@@ -6,6 +6,7 @@ use parlance_client::FileId;
 use reqwest::{Body, Method, Response};
 use serde_json::Value;
 
+use crate::patience::eventually;
 use crate::person::Person;
 
 /// What separates the parts of a multipart body here.
@@ -51,6 +52,22 @@ impl Person {
         let request = self.asks(gateway, Method::POST, "/v1/files").header("content-type", multipart_type());
         let answer = request.body(body).send().await.expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    /// Sends one file that is held until it was scanned.
+    pub async fn uploads_held(&self, name: &str, bytes: &[u8]) -> FileId {
+        let (status, file) = self.posts_files(0, multipart(&[("file", name, bytes)])).await;
+        assert_eq!((status, file["state"].as_str()), (201, Some("pending")), "{file}");
+        file["id"].as_str().expect("an id").parse().expect("an id")
+    }
+
+    /// Waits until a file is no more pending, and has it.
+    pub async fn sees_scanned(&self, gateway: usize, file: FileId) -> Value {
+        eventually("end of the scan", async || {
+            let info: Value = self.reads(gateway, file, "/info", &[]).await.json().await.expect("JSON");
+            (info["state"] != "pending").then_some(info)
+        })
+        .await
     }
 
     /// Sends one file and has it.

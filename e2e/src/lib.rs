@@ -13,6 +13,7 @@
 )]
 
 mod breaking;
+mod clamd;
 mod cluster;
 mod device;
 mod files;
@@ -25,6 +26,7 @@ mod raw;
 mod stack;
 
 pub use breaking::Signal;
+pub use clamd::{Clamd, Line, MARKER, SIGNATURE};
 pub use cluster::{OwnCluster, Ready};
 pub use device::{Device, Held};
 pub use files::{files_below, multipart, multipart_type};

@@ -52,6 +52,11 @@ impl Problem {
         Self { status, ..self }
     }
 
+    /// What is wrong, for people.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The public code.
     #[must_use]
     pub fn code(&self) -> Code {

@@ -1,9 +1,11 @@
 //! Files: their bytes stream between clients and the object store. What is known of them, and who may read them, is
-//! chat-service's; here are the store, what a content turns out to be, and the sweep that removes what nobody needs.
+//! chat-service's; here are the store, what a content turns out to be, the scan for viruses, and the sweep that removes what nobody needs.
 
+mod clamd;
 mod kind;
 mod picture;
 mod resumable;
+mod scan;
 mod store;
 mod sweep;
 mod upload;
@@ -11,11 +13,14 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use service_kit::{
+    admin::Readiness,
     env::{self, Get, Invalid},
     tasks::Tasks,
 };
 use tokio::sync::Semaphore;
 
+pub use self::clamd::Clamd;
+use self::scan::Antivirus;
 pub(crate) use self::{
     kind::is_inline,
     picture::SIDES,
@@ -43,6 +48,10 @@ pub struct Config {
     pub types: Vec<String>,
     /// How often what is to be removed is asked for.
     pub sweep: Duration,
+    /// What has to find each file clean. Without one none is scanned.
+    pub clamd: Option<Clamd>,
+    /// How long one scan may take in milliseconds, when something else than usual is said.
+    pub scan_ms: Option<u64>,
 }
 
 impl Config {
@@ -59,6 +68,8 @@ impl Config {
             strip_exif: env::switch(get, "PARLANCE_FILES_STRIP_EXIF")?,
             types: env::list(get, "PARLANCE_FILES_TYPES")?,
             sweep: Duration::from_millis(sweep_ms.unwrap_or(SWEEP)),
+            clamd: env::optional(get, "PARLANCE_FILES_CLAMD")?,
+            scan_ms: env::optional(get, "PARLANCE_TEST_FILES_SCAN_MS")?,
         })
     }
 }
@@ -75,24 +86,32 @@ pub(crate) struct Keeper {
     strip_exif: bool,
     /// Pictures that are decoded: one at a time, as each takes a lot of memory.
     decoding: Semaphore,
+    /// What has to find files clean before they are ready.
+    antivirus: Option<Arc<Antivirus>>,
     types: Vec<String>,
     /// Uploads go on here when the client is gone, to clean up after themselves.
     pub(crate) tasks: Tasks,
 }
 
 impl Files {
-    /// Opens the store, and begins to sweep it.
+    /// Opens the store, and begins to sweep it and to have it scanned.
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub fn start(config: Config, services: &Services, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub fn start(config: Config, services: &Services, readiness: &Readiness, tasks: &Tasks) -> anyhow::Result<Self> {
         let Some(url) = &config.url else { return Ok(Self::default()) };
         let store = Store::connect(url)?;
         tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
-        let Config { max_bytes, max_pixels, strip_exif, types, .. } = config;
+        let Config { max_bytes, max_pixels, strip_exif, types, clamd, scan_ms, .. } = config;
         let decoding = Semaphore::new(1);
-        let keeper = Keeper { store, max_bytes, max_pixels, strip_exif, decoding, types, tasks: tasks.clone() };
-        Ok(Self(Some(Arc::new(keeper))))
+        let antivirus = clamd.map(|clamd| Arc::new(Antivirus::new(clamd, scan_ms)));
+        let tasks = tasks.clone();
+        let keeper = Arc::new(Keeper { store, max_bytes, max_pixels, strip_exif, decoding, antivirus, types, tasks });
+        if keeper.antivirus.is_some() {
+            let scanning = scan::run(Arc::clone(&keeper), services.clone(), readiness.clone());
+            keeper.tasks.spawn_until_stop(scanning);
+        }
+        Ok(Self(Some(keeper)))
     }
 
     /// What keeps the files.

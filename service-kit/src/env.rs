@@ -85,6 +85,7 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_FILES_TOTAL_QUOTA_BYTES", "0", "bytes that all files may take; 0: no limit"),
     known("PARLANCE_FILES_UNATTACHED_S", "86400", "how long a file stays that nothing refers to, in seconds"),
     known("PARLANCE_FILES_STRIP_EXIF", "false", "strips EXIF from images on upload"),
+    known("PARLANCE_FILES_CLAMD", "", "clamd that has to find each file clean: host:port, or unix:/path; empty: none"),
     known("PARLANCE_LOG_FORMAT", "", "json or text; empty: text on a terminal, else json"),
     known("PARLANCE_SHUTDOWN_GRACE_MS", "20000", "how long a stopping service may take"),
     known("PARLANCE_CONFIG", "", "file of settings in TOML: listen = \"127.0.0.1:8080\""),

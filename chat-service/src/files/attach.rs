@@ -198,8 +198,10 @@ pub(crate) async fn change_avatar(
     let known = known(tx, [(actor, wanted.as_slice())].into_iter()).await?;
     for file in &wanted {
         let row = known.get(&(actor, *file)).ok_or_else(no_such_file)?;
-        if row.state != READY || row.thumbnails == 0 {
-            return Err(Fault::unprocessable("avatar: is no picture").into());
+        match row.state {
+            READY if row.thumbnails != 0 => {}
+            READY | REJECTED => return Err(Fault::unprocessable("avatar: is no picture").into()),
+            _ => return Err(Fault::unprocessable("avatar: the file is not ready yet").into()),
         }
     }
     let held: Vec<(FileId,)> = on_tx!(tx, c => sqlx::query_as(HELD).bind(holder).bind(seq).fetch_all(c).await)?;

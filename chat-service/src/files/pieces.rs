@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Whether bytes are still missing, or have not been put together yet.
+    /// Whether bytes are still missing, or have not been put together yet. What is held has them all.
     pub(crate) fn is_pending(&self) -> bool {
         self.file.state == PENDING
     }

@@ -13,7 +13,7 @@ use crate::{
     accounts::detached,
     actor::Actor,
     files::{
-        self, Begun, Found, New,
+        self, Begun, Found, New, held,
         pieces::{self, Piece, Progress},
         sweep,
     },
@@ -71,7 +71,8 @@ impl files_server::Files for Files {
     async fn finish(&self, request: Request<wire::FinishRequest>) -> Result<Response<v1::File>, Status> {
         let call = request.into_inner();
         // The session may have ended while the bytes came; what they are is still written down.
-        let (actor, file) = (Actor::from_wire(call.actor)?, id(&call.file)?);
+        let actor = call.actor.map(|actor| Actor::from_wire(Some(actor))).transpose()?;
+        let file = id(&call.file)?;
         let found = Found {
             media_type: call.media_type,
             size: call.size,
@@ -84,6 +85,22 @@ impl files_server::Files for Files {
         let app = Arc::clone(&self.0);
         let row = detached(&self.0, async move { files::finish(&app, actor, file, found).await }).await?;
         Ok(Response::new(row.into_wire()))
+    }
+
+    async fn hold(&self, request: Request<wire::HoldRequest>) -> Result<Response<v1::File>, Status> {
+        let call = request.into_inner();
+        let (actor, file) = (Actor::from_wire(call.actor)?, id(&call.file)?);
+        let (app, media_type, size) = (Arc::clone(&self.0), call.media_type, call.size);
+        let row = detached(&self.0, async move { held::hold(&app, actor, file, &media_type, size).await }).await?;
+        Ok(Response::new(row.into_wire()))
+    }
+
+    async fn take_held(&self, request: Request<wire::TakeHeldRequest>) -> Result<Response<wire::HeldList>, Status> {
+        let call = request.into_inner();
+        let taken = held::take(&self.0, call.limit, call.lease_ms).await?.into_iter();
+        let told =
+            |held: held::Held| wire::Held { file: held.id.to_wire(), media_type: held.media_type, size: held.size };
+        Ok(Response::new(wire::HeldList { files: taken.map(told).collect() }))
     }
 
     async fn progress(&self, request: Request<wire::FileRequest>) -> Result<Response<wire::ProgressReply>, Status> {

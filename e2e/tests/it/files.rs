@@ -247,7 +247,7 @@ fn the_same_key_makes_the_same_file() {
 }
 
 /// A JPEG of 400 × 200 pixels that says it is to be turned by a quarter, and where it was taken.
-fn turned_jpeg() -> Vec<u8> {
+pub(super) fn turned_jpeg() -> Vec<u8> {
     let mut jpeg = Vec::new();
     let picture = image::RgbImage::from_fn(400, 200, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 99]));
     picture.write_with_encoder(image::codecs::jpeg::JpegEncoder::new(&mut jpeg)).expect("a picture");

@@ -113,6 +113,7 @@ mod removal;
 mod resume;
 mod room_rules;
 mod rooms;
+mod scans;
 mod sending;
 mod session;
 mod sessions;

@@ -35,7 +35,7 @@ async fn asks(
 }
 
 /// Begins an upload and has its path.
-async fn begins(who: &Person, length: usize) -> String {
+pub(super) async fn begins(who: &Person, length: usize) -> String {
     let headers = [("upload-length", &*length.to_string()), ("upload-metadata", "filetype eA==,filename Y2F0LmJpbg==")];
     let answer = asks(who, 0, Method::POST, "/v1/uploads", &headers, b"").await;
     assert_eq!(answer.status(), 201);
@@ -43,7 +43,7 @@ async fn begins(who: &Person, length: usize) -> String {
     answer.headers()["location"].to_str().expect("a path").to_owned()
 }
 
-async fn appends(
+pub(super) async fn appends(
     who: &Person,
     gateway: usize,
     path: &str,
@@ -56,7 +56,7 @@ async fn appends(
     asks(who, gateway, Method::PATCH, path, &[&own, more].concat(), body).await
 }
 
-async fn offset(who: &Person, gateway: usize, path: &str) -> Option<usize> {
+pub(super) async fn offset(who: &Person, gateway: usize, path: &str) -> Option<usize> {
     let answer = asks(who, gateway, Method::HEAD, path, &[], b"").await;
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["cache-control"]),
@@ -65,7 +65,7 @@ async fn offset(who: &Person, gateway: usize, path: &str) -> Option<usize> {
     answer.headers()["upload-offset"].to_str().expect("text").parse().ok()
 }
 
-fn file_of(path: &str) -> FileId {
+pub(super) fn file_of(path: &str) -> FileId {
     path.rsplit('/').next().expect("an id").parse().expect("an id")
 }
 

@@ -10,11 +10,14 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::StatusCode;
-use parlance_proto::{chat, files as wire, v1};
+use parlance_proto::{chat, files as wire};
 use service_kit::id::FileId;
 use uuid::Uuid;
 
-use super::{Keeper, Part, Store, kind, upload::Body};
+use super::{
+    Keeper, Part, Store, kind,
+    upload::{Body, rejected},
+};
 use crate::{error::Problem, frame::Code, services::Services};
 
 /// Bytes after which a piece is stored and counted: what is lost at most when a gateway dies.
@@ -96,28 +99,24 @@ impl Keeper {
         file: FileId,
         progress: wire::ProgressReply,
     ) -> Result<(), Problem> {
-        let is_pending = progress.file.as_ref().is_some_and(|file| file.state() == v1::FileState::Pending);
-        if !is_pending || progress.offset < progress.length {
+        if progress.expires_at.is_none() || progress.offset < progress.length {
             return Ok(());
         }
         let length = u64::try_from(progress.length).unwrap_or_default();
         let mut body = Body::new(together(self.store.clone(), file, progress.pieces), length);
         let (head, is_whole) = body.head().await?;
         let media_type = kind::of_head(&head, is_whole);
-        let found = match self.check_type(media_type) {
+        match self.check_type(media_type) {
             Ok(()) => {
                 let size = body.store(self, file, head).await?;
-                self.look(file, media_type, size).await?
+                self.settle(services, actor, file, media_type, size).await?;
             }
-            Err(_) => self.reject(file, format!("{media_type} is not taken here")).await?,
-        };
-        let finish = wire::FinishRequest {
-            actor: Some(actor),
-            file: file.to_wire(),
-            media_type: media_type.to_owned(),
-            ..found
-        };
-        self.finish(services, file, finish).await?;
+            Err(_) => {
+                let (actor, media_type, id) = (Some(actor), media_type.to_owned(), file.to_wire());
+                let found = rejected(format!("{media_type} is not taken here"));
+                self.finish(services, file, wire::FinishRequest { actor, file: id, media_type, ..found }).await?;
+            }
+        }
         if let Err(error) = self.store.remove_pieces(file).await {
             tracing::warn!(file.id = %file, error = format!("{error:#}"), "pieces stay until their file goes");
         }

@@ -100,6 +100,17 @@ impl Store {
         Ok(in_time(self.objects.get_opts(&path, options)).await?.into_stream())
     }
 
+    /// Reads all of a part. Tells how many bytes that is.
+    pub(crate) async fn read_all(
+        &self,
+        file: FileId,
+        part: Part,
+    ) -> Result<(u64, BoxStream<'static, object_store::Result<Bytes>>), Problem> {
+        let path = Self::path(file, part);
+        let object = in_time(self.objects.get(&path)).await?;
+        Ok((object.meta.size, object.into_stream()))
+    }
+
     /// The whole of a part that is known to be small enough for memory.
     pub(crate) async fn read_whole(&self, file: FileId, part: Part) -> Result<Bytes, Problem> {
         let path = Self::path(file, part);

@@ -1,4 +1,4 @@
-//! One upload: noted, streamed into the store, looked at, made ready. What fails on the way takes back what it has done;
+//! One upload: noted, streamed into the store, looked at or held for the antivirus, made ready. What fails on the way takes back what it has done;
 //! what crashes on the way is found by the sweep.
 
 use std::{sync::Arc, time::Duration};
@@ -53,13 +53,7 @@ pub(crate) async fn upload(
     let file = FileId::from_wire(&begun.file, "file")?;
     let stored = async {
         let size = body.store(&keeper, file, head).await?;
-        let finish = wire::FinishRequest {
-            actor: Some(actor.clone()),
-            file: begun.file.clone(),
-            media_type: media_type.to_owned(),
-            ..keeper.look(file, media_type, size).await?
-        };
-        keeper.finish(&services, file, finish).await
+        keeper.settle(&services, actor.clone(), file, media_type, size).await
     };
     let stored: Result<_, Problem> = stored.await;
     if stored.is_err() {
@@ -70,13 +64,10 @@ pub(crate) async fn upload(
 
 /// Forgets an upload that failed. When not even that succeeds, its time runs out and the sweep takes it.
 async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file: FileId) {
-    let id = file.to_wire();
     let mut files = services.files.clone();
     let given_up = async {
-        files.abort(wire::FileRequest { actor: Some(actor), file: id.clone() }).await?;
-        keeper.store.remove(file).await?;
-        files.removed(wire::DeadList { files: vec![id.clone()] }).await?;
-        anyhow::Ok(())
+        files.abort(wire::FileRequest { actor: Some(actor), file: file.to_wire() }).await?;
+        keeper.forget(services, file).await
     };
     if let Err(error) = given_up.await {
         tracing::warn!(file.id = %file, error = format!("{error:#}"), "an upload that failed is left to the sweep");
@@ -84,8 +75,28 @@ async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file:
 }
 
 impl Keeper {
-    /// Looks at what is stored: of a picture it says what it is made into, and stores that. What cannot be read is rejected,
-    /// and its bytes are gone.
+    /// Says what is stored: held for the antivirus when there is one, else what it turns out to be.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        services: &Services,
+        actor: chat::Actor,
+        file: FileId,
+        media_type: &str,
+        size: u64,
+    ) -> Result<v1::File, Problem> {
+        let (actor, media_type, id) = (Some(actor), media_type.to_owned(), file.to_wire());
+        let Some(antivirus) = &self.antivirus else {
+            let found = self.look(file, &media_type, size).await?;
+            return self.finish(services, file, wire::FinishRequest { actor, file: id, media_type, ..found }).await;
+        };
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let hold = wire::HoldRequest { actor, file: id, media_type, size };
+        let held = self.known(services, file, services.files.clone().hold(hold).await).await?;
+        antivirus.wake();
+        Ok(held)
+    }
+
+    /// Looks at what is stored: of a picture it says what it is made into, and stores that. What cannot be read is rejected.
     pub(super) async fn look(
         self: &Arc<Self>,
         file: FileId,
@@ -97,9 +108,7 @@ impl Keeper {
         let strip = self.strip_exif;
         if size > picture::MOST_BYTES {
             if strip {
-                return self
-                    .reject(file, "the picture is too large to take out what its camera has added".to_owned())
-                    .await;
+                return Ok(rejected("the picture is too large to take out what its camera has added".to_owned()));
             }
             return Ok(as_it_is());
         }
@@ -112,9 +121,9 @@ impl Keeper {
         });
         let (picture, bare) = match reading.await {
             Ok(Ok(read)) => read,
-            Ok(Err(reason)) => return self.reject(file, reason).await,
+            Ok(Err(reason)) => return Ok(rejected(reason)),
             // A decoder that panics has been given something that it cannot read.
-            Err(error) if error.is_panic() => return self.reject(file, "the picture cannot be read".to_owned()).await,
+            Err(error) if error.is_panic() => return Ok(rejected("the picture cannot be read".to_owned())),
             Err(_) => return Err(stopping()),
         };
         let size = bare.as_ref().map_or(as_it_is().size, |bare| i64::try_from(bare.len()).unwrap_or(i64::MAX));
@@ -134,16 +143,34 @@ impl Keeper {
         })
     }
 
-    /// Says what an upload turned out to be. When it was given up meanwhile, or its time was over, nobody but this upload
-    /// may know of its bytes any more: then it removes them.
+    /// Says what an upload turned out to be. The bytes of one that is rejected are gone then.
     pub(super) async fn finish(
         &self,
         services: &Services,
         file: FileId,
         found: wire::FinishRequest,
     ) -> Result<v1::File, Problem> {
-        match services.files.clone().finish(found).await {
-            Ok(reply) => Ok(reply.into_inner()),
+        self.known(services, file, services.files.clone().finish(found).await).await
+    }
+
+    /// What chat-service answers about an upload whose bytes are stored. They go when it is rejected, now or since somebody
+    /// else was faster. And when it was given up meanwhile, or its time was over: nobody else may know of them then.
+    async fn known(
+        &self,
+        services: &Services,
+        file: FileId,
+        answer: Result<tonic::Response<v1::File>, tonic::Status>,
+    ) -> Result<v1::File, Problem> {
+        match answer {
+            Ok(reply) => {
+                let known = reply.into_inner();
+                if known.state() == v1::FileState::Rejected
+                    && let Err(error) = self.forget(services, file).await
+                {
+                    tracing::warn!(file.id = %file, error = format!("{error:#}"), "a rejected file is left to the sweep");
+                }
+                Ok(known)
+            }
             Err(status) => {
                 if status.code() == tonic::Code::NotFound
                     && let Err(error) = self.store.remove(file).await
@@ -155,13 +182,17 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn reject(&self, file: FileId, reason: String) -> Result<wire::FinishRequest, Problem> {
-        self.store.remove(file).await.map_err(|error| {
-            tracing::error!(file.id = %file, error = format!("{error:#}"), "a rejected file could not be removed");
-            Problem::new(Code::Unavailable, "the store of the files does not answer; send it again")
-        })?;
-        Ok(wire::FinishRequest { rejected: Some(reason), ..wire::FinishRequest::default() })
+    /// Removes the bytes of a file that are not to be kept, and says so.
+    async fn forget(&self, services: &Services, file: FileId) -> anyhow::Result<()> {
+        self.store.remove(file).await?;
+        services.files.clone().removed(wire::DeadList { files: vec![file.to_wire()] }).await?;
+        Ok(())
     }
+}
+
+/// Says that a file is not taken, and why.
+pub(super) fn rejected(reason: String) -> wire::FinishRequest {
+    wire::FinishRequest { rejected: Some(reason), ..wire::FinishRequest::default() }
 }
 
 fn stopping() -> Problem {

@@ -13,6 +13,7 @@ mod postgres_killed;
 mod publish_held;
 mod redis_away;
 mod redis_emptied;
+mod scans;
 mod sink;
 mod witness;
 

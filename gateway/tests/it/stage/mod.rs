@@ -99,6 +99,8 @@ impl Stage {
                 strip_exif: false,
                 types: Vec::new(),
                 sweep: Duration::from_secs(60),
+                clamd: None,
+                scan_ms: None,
             },
         };
         let readiness = Readiness::new();
