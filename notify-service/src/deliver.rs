@@ -6,7 +6,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use parlance_proto::{presence::StatesRequest, v1};
+use parlance_proto::{
+    presence::{StatesReply, StatesRequest},
+    v1,
+};
 use rand::Rng as _;
 use service_kit::{
     bus::{Bus, Depth},
@@ -182,7 +185,7 @@ impl Deliverer {
         Update { due_at: Some(in_future(wait)), attempts, ..Update::of(due, claim) }
     }
 
-    /// Who of the users of these rows has a live session.
+    /// Who of the users of these rows has a live session, be it that nobody else may know.
     async fn online(&self, claimed: &[Due]) -> anyhow::Result<HashMap<UserId, bool>> {
         let mut users: Vec<UserId> = claimed.iter().map(Due::user).collect();
         users.sort_unstable();
@@ -190,7 +193,11 @@ impl Deliverer {
         let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
         let mut presence = self.app.presence.clone();
         let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
-        let items = answer.context("presence-service does not answer")??.into_inner().items;
+        let StatesReply { items, present } = answer.context("presence-service does not answer")??.into_inner();
+        if present.len() == users.len() {
+            return Ok(users.into_iter().zip(present).collect());
+        }
+        // A presence-service of the version before does not tell: the invisible are pushed to until it is replaced.
         let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
         Ok(users.into_iter().zip(states).collect())
     }
