@@ -25,6 +25,10 @@ const SINK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/smtp_sink.py")
 /// How long mail waits here for more of its room.
 const DELAY: Duration = Duration::from_millis(2_000);
 
+/// Who is told of how many messages by two replicas.
+const REPLICA_PEOPLE: usize = 40;
+const REPLICA_MESSAGES: usize = 4;
+
 /// The server, and what it has taken.
 struct Sink {
     url: String,
@@ -115,6 +119,38 @@ macro_rules! stories {
 stories! {
     one_mail_tells_of_all_that_waits_of_a_room, super::DELAY;
     each_answer_of_the_server_means_its_own, std::time::Duration::ZERO;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_send_one_mail_of_a_room() {
+    let Some(database) = Database::postgres().await else { return };
+    told(database, DELAY, async |world, sink| {
+        world.another().await;
+        let maja = world.person("Maja").await;
+        let mut people = Vec::new();
+        for number in 0..REPLICA_PEOPLE {
+            let person = world.person(&format!("Person {number}")).await;
+            world.registers(device(&person, &format!("p{number}@example.org"))).await;
+            people.push(person);
+        }
+        let team = world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await;
+        // Due a few milliseconds apart: when one replica has claimed the first, the other finds the next.
+        let mut said = Vec::new();
+        for number in 0..REPLICA_MESSAGES {
+            said.push(world.says(&maja, &team, &format!("text {number}")).await);
+        }
+        for message in &said {
+            for person in &people {
+                world.decides(message, person, "sent", "delivered").await;
+            }
+        }
+        for number in 0..REPLICA_PEOPLE {
+            let mails = sink.has(&format!("p{number}@example.org"), 1).await;
+            let subjects: Vec<_> = mails.iter().map(|mail| mail["subject"].clone()).collect();
+            assert_eq!(subjects, [format!("team: {REPLICA_MESSAGES} new messages")], "person {number}");
+        }
+    })
+    .await;
 }
 
 fn device(person: &Person, address: &str) -> RegisterDeviceRequest {
