@@ -9,6 +9,7 @@ mod email;
 mod fcm;
 mod load;
 mod mentions;
+mod pem;
 mod push;
 mod receiver;
 mod world;
