@@ -10,11 +10,19 @@ use service_kit::{
     db::Tx,
     fault::Fault,
     id::{RoomId, SessionId, UserId},
-    on_tx,
+    on_db, on_tx,
 };
 use uuid::Uuid;
 
-use crate::{App, actor::Actor, changes, error::Result, hello, rooms::view};
+use crate::{
+    App,
+    accounts::blocks::blocked_direct,
+    actor::Actor,
+    changes,
+    error::Result,
+    hello,
+    rooms::{Kind as RoomKind, view},
+};
 
 /// Users whose presence one call may ask to watch.
 const MOST_WATCHED: usize = 500;
@@ -62,8 +70,23 @@ pub(crate) async fn read_room(app: &Arc<App>, user: UserId, room: RoomId) -> Res
         rev: view.room.rev,
         visible_from_seq: member.visible_from_seq,
         joined_rev: member.joined_rev,
+        direct: RoomKind::from_row(view.room.kind) == RoomKind::Direct,
     };
     Ok(chat::ReadRoomReply { room: Some(view.to_wire()), membership: Some(membership) })
+}
+
+/// Whether the other member of a direct room may see this one type.
+pub(crate) async fn typing(app: &App, actor: Actor, room: RoomId) -> Result<bool> {
+    let (shown,): (bool,) = on_db!(&app.db, pool => sqlx::query_as(concat!(
+        "select exists (
+             select 1 from members m where m.room_id = $1 and m.user_id = $2 and m.present
+         ) and not ", blocked_direct!("$1"),
+    ))
+    .bind(room)
+    .bind(actor.user)
+    .fetch_one(pool)
+    .await)?;
+    Ok(shown)
 }
 
 /// Which of these sessions of a user no longer stand, and which rooms the user is in.

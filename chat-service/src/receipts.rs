@@ -19,7 +19,10 @@ use service_kit::{
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use crate::{App, error::Result, messages::mentions::count_mentions, outbox::Announcement, rooms::MemberRow};
+use crate::{
+    App, accounts::blocks::blocked_direct, error::Result, messages::mentions::count_mentions, outbox::Announcement,
+    rooms::MemberRow,
+};
 
 /// How long cursors are collected.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -209,7 +212,8 @@ fn judge(place: Option<Place>, marks: &[Mark]) -> Settled {
     Settled { answers, moved }
 }
 
-/// Everybody in a small room hears of it, unless this member does not show receipts; one's own devices get their badge.
+/// Everybody in a small room hears of it, unless this member does not show receipts, or one of a direct room blocks the
+/// other; one's own devices get their badge.
 fn announce(announcement: &mut Announcement, moved: &Moved) {
     let Moved { place, read, advanced, delivered, mentions } = moved;
     let member = &place.member;
@@ -233,7 +237,8 @@ macro_rules! places_sql {
         concat!(
             "select m.room_id, m.user_id, m.present, m.role, m.joined_at, m.rev, m.joined_rev, m.visible_from_seq,
                  m.read_seq, m.delivered_seq, m.muted_until, m.me_rev, m.me_muted_until, m.notify, m.favourite, m.draft,
-                 r.seq, r.member_count, u.show_receipts
+                 r.seq, r.member_count,
+                 u.show_receipts and not (r.kind = 1 and ", blocked_direct!("r.id"), ") as show_receipts
              from ", $from, "
              join members m on m.room_id = k.room_id and m.user_id = k.user_id and m.present
              join rooms r on r.id = m.room_id

@@ -15,7 +15,7 @@ use service_kit::{
 use crate::{
     conn::{Conn, Early, Newest},
     frame::{self, Close, Event, Hello, Re, Written},
-    hub::lock,
+    hub::{After, SharedRoom, lock},
     life::Life,
     repair,
 };
@@ -30,12 +30,21 @@ const PAUSE: Duration = Duration::from_millis(200);
 struct Seen {
     rev: i64,
     visible_from_seq: i64,
+    direct: bool,
 }
 
 impl Seen {
     fn of(membership: &Membership) -> Option<(RoomId, Self)> {
         let room = RoomId::from_wire(&membership.room, "room").ok()?;
-        Some((room, Self { rev: membership.rev, visible_from_seq: membership.visible_from_seq }))
+        let (rev, visible_from_seq) = (membership.rev, membership.visible_from_seq);
+        Some((room, Self { rev, visible_from_seq, direct: membership.direct }))
+    }
+
+    /// Ends the holding back of a connection that knows the room as this read says.
+    fn release(self, room: &SharedRoom, conn: &Conn) -> After {
+        let mut room = lock(room);
+        room.note_direct(self.direct);
+        room.release(conn, self.rev, self.visible_from_seq)
     }
 }
 
@@ -118,7 +127,7 @@ fn begin(life: &Arc<Life>, conn: &Arc<Conn>, re: Re, hello: &Hello, reply: &Hell
     }
     for (room, seen) in seen {
         if let Some(shared) = life.hub.find(*room) {
-            let after = lock(&shared).release(conn, seen.rev, seen.visible_from_seq);
+            let after = seen.release(&shared, conn);
             life.follow_up(*room, after);
         }
     }
@@ -171,7 +180,7 @@ pub(crate) async fn join(life: &Arc<Life>, user: UserId, room: RoomId) {
             let joined = Written::new(Event::Joined(view));
             for conn in &conns {
                 conn.push(joined.get(conn.format).clone());
-                let after = lock(&shared).release(conn, seen.rev, seen.visible_from_seq);
+                let after = seen.release(&shared, conn);
                 life.follow_up(room, after);
             }
             return;

@@ -14,6 +14,7 @@ use std::{
 
 use service_kit::id::{RoomId, Topic, UserId};
 
+pub(crate) use self::room::After;
 use self::{room::Room, watch::Watches};
 use crate::conn::Conn;
 

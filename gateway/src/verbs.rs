@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parlance_proto::{
-    chat::{self, mark_request},
+    chat::{self, RoomRequest, mark_request},
     event::{Event, Parcel, Typing, event},
 };
 use prost::Message;
@@ -119,11 +119,19 @@ async fn history(life: &Life, conn: &Conn, re: Re, window: History) -> Result<Fr
     Ok(frame::messages(re, &messages.history(request).await?.into_inner()))
 }
 
-/// Tells the room's other members. Only here a gateway decides by itself: by the members that its hub knows.
+/// Tells the room's other members. Only here a gateway decides by itself: by the members that its hub knows. Of a direct
+/// room chat-service is asked, because one of the two may block the other; whoever types learns nothing of that.
 async fn typing(life: &Life, conn: &Conn, room: RoomId, on: bool) -> Result<(), Fault> {
-    let member = life.hub.find(room).is_some_and(|room| lock(&room).has(conn.user));
-    if !member {
+    let shared = life.hub.find(room);
+    let here = shared.as_ref().map(|room| lock(room)).filter(|room| room.has(conn.user)).map(|room| room.is_direct());
+    let Some(direct) = here else {
         return Err(Fault::not_found("there is no such room, or you are not in it"));
+    };
+    if direct {
+        let request = RoomRequest { actor: Some(actor(conn)), room: room.to_wire() };
+        if !life.shared.services.sync.clone().typing(request).await?.into_inner().shown {
+            return Ok(());
+        }
     }
     let typing = Typing { room: room.to_wire(), user: conn.user.to_wire(), on };
     let event = Event { kind: Some(event::Kind::Typing(typing)) }.encode_to_vec();

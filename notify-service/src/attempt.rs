@@ -1,6 +1,6 @@
 //! One try to push: sent by the platform's way, and what the provider's answer means.
 
-use std::time::Duration;
+use std::{error::Error, io, time::Duration};
 
 use http::{StatusCode, header};
 use reqwest::Response;
@@ -13,6 +13,8 @@ use crate::{App, decide::Due, devices::Platform, target::NotPublic, webhook, web
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Most of an answer that is read, so that its connection can be used again.
 const ANSWER: usize = 16 * 1024;
+/// What is said of a server that is not who it is asked to be.
+pub(crate) const DISTRUSTED: &str = "the server's certificate is not trusted";
 
 /// What a try came to. Texts say what was answered, never what was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +119,9 @@ fn judge_error(error: &reqwest::Error) -> Tried {
     if leads_inside(error) {
         return Tried::Refused("the host has no public address".to_owned());
     }
-    let said = if error.is_timeout() {
+    let said = if distrusts(error) {
+        DISTRUSTED
+    } else if error.is_timeout() {
         "no answer in time"
     } else if error.is_connect() {
         "could not connect"
@@ -127,8 +131,17 @@ fn judge_error(error: &reqwest::Error) -> Tried {
     Tried::Later(said.to_owned(), None)
 }
 
+/// Whether a server's certificate was refused.
+pub(crate) fn distrusts(error: &(dyn Error + 'static)) -> bool {
+    // An error of input hides what it holds from the chain of sources.
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || held.is_some_and(|held| distrusts(held))
+        || error.source().is_some_and(distrusts)
+}
+
 fn leads_inside(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         if error.is::<NotPublic>() {
             return true;

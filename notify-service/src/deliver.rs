@@ -6,7 +6,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use parlance_proto::{presence::StatesRequest, v1};
+use parlance_proto::{
+    presence::{StatesReply, StatesRequest},
+    v1,
+};
 use rand::Rng as _;
 use service_kit::{
     bus::{Bus, Depth},
@@ -306,7 +309,7 @@ impl Deliverer {
     }
 }
 
-/// Who of these users has a live session.
+/// Who of these users has a live session, be it that nobody else may know.
 pub(crate) async fn online(app: &App, users: impl Iterator<Item = UserId>) -> anyhow::Result<HashMap<UserId, bool>> {
     let mut users: Vec<UserId> = users.collect();
     users.sort_unstable();
@@ -314,7 +317,11 @@ pub(crate) async fn online(app: &App, users: impl Iterator<Item = UserId>) -> an
     let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
     let mut presence = app.presence.clone();
     let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
-    let items = answer.context("presence-service does not answer")??.into_inner().items;
+    let StatesReply { items, present } = answer.context("presence-service does not answer")??.into_inner();
+    if present.len() == users.len() {
+        return Ok(users.into_iter().zip(present).collect());
+    }
+    // A presence-service of the version before does not tell: the invisible are pushed to until it is replaced.
     let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
     Ok(users.into_iter().zip(states).collect())
 }

@@ -31,12 +31,13 @@ pub(crate) fn first_of_each(wanted: &mut Vec<Due>) -> Vec<Due> {
     mail.filter(|due| seen.insert((due.device_id, due.room_id))).collect()
 }
 
-/// Everything that waits beside this row, which is held under `claim`: under a claim of its own, the oldest first.
+/// Everything that waits beside this row, which is held under `claim`: under a claim of its own, the oldest first. Nothing
+/// when another replica takes it along, or a mail of the room is on its way to the device.
 ///
 /// # Errors
 /// When the database does not do it.
 pub(crate) async fn gather(db: &Db, first: &Due, claim: Uuid) -> sqlx::Result<(Vec<Due>, Uuid)> {
-    let own = Uuid::now_v7();
+    let own = jobs::mail_claim();
     let mut rows = jobs::gather(db, first, claim, own).await?;
     rows.sort_unstable_by_key(|due| due.seq);
     Ok((rows, own))

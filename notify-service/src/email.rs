@@ -11,7 +11,11 @@ use lettre::{
         Mailbox,
         header::{ContentType, HeaderName, HeaderValue},
     },
-    transport::smtp::{self, extension::ClientId},
+    transport::smtp::{
+        self,
+        client::{Certificate, Tls, TlsParameters},
+        extension::ClientId,
+    },
 };
 use service_kit::{
     env::{self, Get, Invalid},
@@ -21,7 +25,7 @@ use url::{Host, Url};
 
 use crate::{
     EmailConfig,
-    attempt::Tried,
+    attempt::{self, DISTRUSTED, Tried},
     decide::{DIRECT, Due},
     payload::cut,
     settings::Privacy,
@@ -48,18 +52,22 @@ pub(crate) struct Email {
 }
 
 impl Email {
-    /// By this server. `timeout` bounds a whole mail.
+    /// By this server. `timeout` bounds a whole mail; `roots` (PEM) are trusted beside the authorities of the system.
     ///
     /// # Errors
     /// When a setting cannot be used.
-    pub(crate) fn new(config: &EmailConfig, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &EmailConfig, timeout: Duration, roots: &str) -> anyhow::Result<Self> {
         let from: Mailbox = config.from.parse().context("PARLANCE_EMAIL_FROM: is no mailbox")?;
         // The parser's error may repeat the URL, and with it the password.
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(&config.url);
         let builder = builder.ok().context("PARLANCE_SMTP_URL: cannot be used")?;
+        let mut url = Url::parse(&config.url).ok().context("PARLANCE_SMTP_URL: is no URL")?;
+        let builder = match tls(&url, roots)? {
+            Some(tls) => builder.tls(tls),
+            None => builder,
+        };
         let transport =
             builder.timeout(Some(timeout)).hello_name(ClientId::Domain(from.email.domain().to_owned())).build();
-        let mut url = Url::parse(&config.url).ok().context("PARLANCE_SMTP_URL: is no URL")?;
         url.set_query(None);
         url.set_path("");
         let named = url.set_username("").and_then(|()| url.set_password(None));
@@ -131,7 +139,7 @@ pub(crate) fn config(get: &impl Get) -> Result<Option<EmailConfig>, Invalid> {
     }
     let from: String = env::value(get, "PARLANCE_EMAIL_FROM")?;
     let config = EmailConfig { url, from };
-    match Email::new(&config, Duration::ZERO) {
+    match Email::new(&config, Duration::ZERO, "") {
         Ok(_) => Ok(Some(config)),
         Err(error) => Err(Invalid::new("PARLANCE_EMAIL_FROM", format!("{error:#}"))),
     }
@@ -151,9 +159,32 @@ pub(crate) fn target(address: &str) -> Result<String, Fault> {
     }
 }
 
+/// What `PARLANCE_SMTP_URL` asks for, with further roots; nothing where its own reading is enough.
+fn tls(url: &Url, roots: &str) -> anyhow::Result<Option<Tls>> {
+    if roots.is_empty() {
+        return Ok(None);
+    }
+    let host = url.host_str().context("PARLANCE_SMTP_URL: names no host")?;
+    let root = Certificate::from_pem(roots.as_bytes())?;
+    let parameters = TlsParameters::builder(host.to_owned()).add_root_certificate(root).build()?;
+    let asked = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+    Ok(match (url.scheme(), asked.as_deref()) {
+        ("smtps", _) => Some(Tls::Wrapper(parameters)),
+        (_, Some("required")) => Some(Tls::Required(parameters)),
+        (_, Some("opportunistic")) => Some(Tls::Opportunistic(parameters)),
+        _ => None,
+    })
+}
+
 fn judge(error: &smtp::Error) -> Tried {
     let Some(code) = error.status() else {
-        let said = if error.is_timeout() { "no answer in time" } else { "the connection failed" };
+        let no_tls = error.source().is_some_and(|text| text.to_string().contains("STARTTLS"));
+        let said = match () {
+            () if attempt::distrusts(error) => DISTRUSTED,
+            () if no_tls => "the server offers no STARTTLS",
+            () if error.is_timeout() => "no answer in time",
+            () => "the connection failed",
+        };
         return Tried::Later(said.to_owned(), None);
     };
     let said = format!("answered {code}");
@@ -227,7 +258,7 @@ mod tests {
 
     fn email() -> Email {
         let config = EmailConfig { url: "smtp://127.0.0.1:25".to_owned(), from: "Chat <chat@example.org>".to_owned() };
-        Email::new(&config, Duration::from_secs(1)).unwrap()
+        Email::new(&config, Duration::from_secs(1), "").unwrap()
     }
 
     fn due(seq: i64, text: &str) -> Due {

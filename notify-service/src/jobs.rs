@@ -18,6 +18,8 @@ use crate::{
 
 /// How long whoever has claimed a row keeps it: longer than a try may take.
 const LEASE: Duration = Duration::from_secs(60);
+/// When mail is due again that another replica is to take along.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Messages of one room that one mail tells of.
 const GATHERED: i64 = 500;
 /// How long an outcome stays.
@@ -99,26 +101,35 @@ pub(crate) async fn claim(db: &Db, claim: Uuid, most: i64) -> sqlx::Result<Vec<D
     Ok(due)
 }
 
-/// Puts everything that waits of the room and the device of this row, which is held under `claim`, under the claim `own`, and
-/// reads it as [`claim`] does. What another replica holds stays with it.
+/// The claim of a mail that is on its way. Those of rows that are only looked at are of version 7.
+pub(crate) fn mail_claim() -> Uuid {
+    Uuid::new_v4()
+}
+
+/// Puts everything that waits of the room and the device of this row, which is held under `claim`, under the claim `own`, a
+/// [`mail_claim`], and reads it as [`claim`] does. Of replicas that hold rows of one room at the same instant, the one with
+/// the first of them takes them all; the others get none, and what they held is due a moment later if it is still there.
 ///
 /// # Errors
 /// When the database does not do it.
 pub(crate) async fn gather(db: &Db, first: &Due, claim: Uuid, own: Uuid) -> sqlx::Result<Vec<Due>> {
     let lease = in_future(LEASE);
     let mut tx = db.begin().await?;
+    if !leads(&mut tx, first, claim).await? {
+        put_back(&mut tx, first, claim).await?;
+        tx.commit().await?;
+        return Ok(Vec::new());
+    }
     on_tx!(&mut tx, c => sqlx::query(
         "update pushes set claim = $1, due_at = $2
-         where (claim is null or claim = $3) and (room_id, seq, user_id, device_id) in (
+         where (room_id, seq, user_id, device_id) in (
             select room_id, seq, user_id, device_id from pushes
-            where device_id = $4 and room_id = $5 and platform = 5 and due_at is not null
-              and (claim is null or claim = $3) and coalesce(outcome, 5) = 5
-            order by seq limit $6
+            where device_id = $3 and room_id = $4 and platform = 5 and due_at is not null and coalesce(outcome, 5) = 5
+            order by seq limit $5
          )",
     )
     .bind(own)
     .bind(lease)
-    .bind(claim)
     .bind(first.device_id)
     .bind(first.room_id)
     .bind(GATHERED)
@@ -128,6 +139,43 @@ pub(crate) async fn gather(db: &Db, first: &Due, claim: Uuid, own: Uuid) -> sqlx
     let due = on_tx!(&mut tx, c => sqlx::query_as(READ).bind(own).fetch_all(c).await)?;
     tx.commit().await?;
     Ok(due)
+}
+
+macro_rules! held {
+    () => {
+        "select claim from pushes
+         where device_id = $1 and room_id = $2 and platform = 5 and claim is not null and due_at > $3
+           and coalesce(outcome, 5) = 5
+         order by seq"
+    };
+}
+
+/// Whether the first of the rows that are held of this room and device is held under `claim`, and none is on its way. On
+/// PostgreSQL they are locked, so that two who ask at once see each other's answer.
+async fn leads(tx: &mut Tx, first: &Due, claim: Uuid) -> sqlx::Result<bool> {
+    let sql = if tx.is_postgres() { concat!(held!(), " for update") } else { held!() };
+    let held: Vec<(Uuid,)> = on_tx!(tx, c => sqlx::query_as(sql)
+        .bind(first.device_id)
+        .bind(first.room_id)
+        .bind(clock::now_ms())
+        .fetch_all(c)
+        .await)?;
+    let on_its_way = held.iter().any(|(claim,)| claim.get_version_num() == 4);
+    Ok(!on_its_way && held.first().is_some_and(|(first,)| *first == claim))
+}
+
+async fn put_back(tx: &mut Tx, first: &Due, claim: Uuid) -> sqlx::Result<()> {
+    on_tx!(tx, c => sqlx::query(
+        "update pushes set claim = null, due_at = $1
+         where claim = $2 and device_id = $3 and room_id = $4 and platform = 5 and due_at is not null",
+    )
+    .bind(in_future(AGAIN))
+    .bind(claim)
+    .bind(first.device_id)
+    .bind(first.room_id)
+    .execute(c)
+    .await
+    .map(|_| ()))
 }
 
 /// Unread messages in all rooms of each user of this claim.

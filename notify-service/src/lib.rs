@@ -80,6 +80,9 @@ pub struct Config {
     pub apns: Option<ApnsConfig>,
     /// Who takes mail; none: no e-mail.
     pub email: Option<EmailConfig>,
+    /// Certificates in PEM of authorities that are trusted beside those of the system; empty: none. For tests: operators
+    /// have `SSL_CERT_FILE`.
+    pub roots: String,
     /// Pushes in a second to one provider, by this process; 0: as many as come.
     pub rate: u32,
     /// Whether pushes may go to private addresses, and without TLS.
@@ -167,6 +170,7 @@ impl Config {
             apns: apns::config(get)?,
             email: email::config(get)?,
             timing,
+            roots: String::new(),
             rate: env::value(get, "PARLANCE_PUSH_RATE")?,
             vapid_key,
             vapid_subject: env::optional(get, "PARLANCE_VAPID_SUBJECT")?,
@@ -237,9 +241,10 @@ pub async fn start(
         credentials => Some(Fcm::new(credentials, config.fcm_base.as_deref().unwrap_or(fcm::BASE))?),
     };
     let (private, timeout) = (config.private_targets, config.timing.timeout);
-    let apns = config.apns.map(|apns| Apns::new(apns, target::http2_client(private, timeout)?)).transpose()?;
+    let apns =
+        config.apns.map(|apns| Apns::new(apns, target::http2_client(private, timeout, &config.roots)?)).transpose()?;
     // Mail servers take their time, some of them on purpose.
-    let email = config.email.map(|email| Email::new(&email, 2 * timeout)).transpose()?;
+    let email = config.email.map(|email| Email::new(&email, 2 * timeout, &config.roots)).transpose()?;
     readiness.note("webpush", vapid.is_some());
     readiness.note("fcm", fcm.is_some());
     readiness.note("apns", apns.is_some());
@@ -261,7 +266,7 @@ pub async fn start(
         rate: config.rate,
         private_targets: private,
         timing: config.timing,
-        client: target::client(private, timeout)?,
+        client: target::client(private, timeout, &config.roots)?,
     });
     deliver::start(&app, &bus, tasks);
     tasks.spawn_until_stop(missed::run(Arc::clone(&app)));

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{
+    Certificate,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
 use service_kit::fault::Fault;
 use url::{Host, Url};
 
@@ -88,20 +91,20 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 }
 
 /// The client that all pushes go through: no redirects and no proxy, and without `private` only to public addresses, by
-/// TLS. `timeout` bounds a whole try.
+/// TLS. `timeout` bounds a whole try; `roots` (PEM) are trusted beside the authorities of the system.
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn client(private: bool, timeout: Duration) -> anyhow::Result<reqwest::Client> {
-    builder(private, timeout).build().context("the HTTP client cannot be made")
+pub(crate) fn client(private: bool, timeout: Duration, roots: &str) -> anyhow::Result<reqwest::Client> {
+    builder(private, timeout, roots)?.build().context("the HTTP client cannot be made")
 }
 
 /// The same for a provider that speaks HTTP/2 alone. A connection that went dead without a word is noticed by its pings.
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn http2_client(private: bool, timeout: Duration) -> anyhow::Result<reqwest::Client> {
-    builder(private, timeout)
+pub(crate) fn http2_client(private: bool, timeout: Duration, roots: &str) -> anyhow::Result<reqwest::Client> {
+    builder(private, timeout, roots)?
         .http2_prior_knowledge()
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(timeout)
@@ -110,17 +113,19 @@ pub(crate) fn http2_client(private: bool, timeout: Duration) -> anyhow::Result<r
         .context("the HTTP client cannot be made")
 }
 
-fn builder(private: bool, timeout: Duration) -> reqwest::ClientBuilder {
+fn builder(private: bool, timeout: Duration, roots: &str) -> anyhow::Result<reqwest::ClientBuilder> {
+    let roots = Certificate::from_pem_bundle(roots.as_bytes()).context("the roots are no certificates")?;
     let builder = reqwest::Client::builder()
         .no_proxy()
+        .tls_certs_merge(roots)
         .redirect(reqwest::redirect::Policy::none())
         .timeout(timeout)
         .connect_timeout(timeout / 2)
         .user_agent(concat!("parlance/", env!("CARGO_PKG_VERSION")));
-    match private {
+    Ok(match private {
         true => builder,
         false => builder.https_only(true).dns_resolver(Arc::new(Public)),
-    }
+    })
 }
 
 /// Looks names up, and gives only public addresses.

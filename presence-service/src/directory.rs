@@ -7,7 +7,7 @@ use service_kit::{
 
 use crate::{
     announce::Announcer,
-    presence::{Chosen, Seen, Status},
+    presence::{Chosen, Known, Seen},
     store::{BATCH, Located, MAX_NUMBER, Op, Renewal, Store},
 };
 
@@ -85,11 +85,11 @@ impl Directory {
         }
     }
 
-    /// The public state of users, in the order asked.
+    /// The public state of users, and whether they are there, in the order asked.
     ///
     /// # Errors
     /// `bad_request` above the limit, `unavailable` when the store cannot be reached: never "offline" for that.
-    pub async fn states(&self, users: &[UserId]) -> Result<Vec<Status>, Fault> {
+    pub async fn states(&self, users: &[UserId]) -> Result<Vec<Known>, Fault> {
         within(users.len(), MAX_USERS, "users")?;
         Ok(self.store.states(users).await?)
     }

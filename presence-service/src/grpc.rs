@@ -75,8 +75,9 @@ impl wire::presence_server::Presence for Calls {
         let users = request.into_inner().users;
         let users = users.iter().map(|user| UserId::from_wire(user, "users")).collect::<Result<Vec<_>, _>>()?;
         let states = self.0.states(&users).await?;
-        let items = users.iter().zip(&states).map(|(user, status)| presence(*user, status)).collect();
-        Ok(Response::new(StatesReply { items }))
+        let items = users.iter().zip(&states).map(|(user, known)| presence(*user, &known.status)).collect();
+        let present = states.iter().map(|known| known.present).collect();
+        Ok(Response::new(StatesReply { items, present }))
     }
 
     async fn choose(&self, request: Request<ChooseRequest>) -> Result<Response<ChooseReply>, Refusal> {

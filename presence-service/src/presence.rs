@@ -97,6 +97,15 @@ pub struct Status {
     pub version: i64,
 }
 
+/// A user as presence-service knows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What everybody may know.
+    pub status: Status,
+    /// Whether a session is there that counts, be the user invisible or not. No client may know it.
+    pub present: bool,
+}
+
 /// A change of a user's public state, for one caller to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -129,6 +138,8 @@ pub struct User {
     sessions: BTreeMap<Session, Record>,
     chosen: Chosen,
     status: Status,
+    /// Whether any session counted at the last step.
+    present: bool,
     /// The last sign of life of a session that is over.
     left: Option<i64>,
 }
@@ -197,6 +208,7 @@ impl User {
                 active |= !record.idle;
             }
         }
+        self.present = present;
         let state = match (present, self.chosen.choice) {
             (false, _) | (true, Choice::Invisible) => State::Offline,
             (true, Choice::Dnd) => State::Dnd,
@@ -233,10 +245,10 @@ impl User {
         }
     }
 
-    /// What everybody may know.
+    /// What is known since the last step.
     #[must_use]
-    pub fn status(&self) -> Status {
-        self.status
+    pub fn known(&self) -> Known {
+        Known { status: self.status, present: self.present }
     }
 
     /// Whether a session is there that has not ended.

@@ -38,7 +38,7 @@ pub use self::{
 use self::{memory::Memory, terms::Entry};
 use crate::{
     error::Error,
-    presence::{Chosen, Seen, Status, Transition},
+    presence::{Chosen, Known, Seen, Transition},
 };
 
 /// Entries that one step of clearing, sweeping, checking or taking takes.
@@ -147,11 +147,11 @@ impl Store {
         }
     }
 
-    /// The public state of users, in the order asked.
+    /// The public state of users, and whether they are there, in the order asked.
     ///
     /// # Errors
     /// When the store cannot be reached within 500 ms.
-    pub async fn states(&self, users: &[UserId]) -> Result<Vec<Status>, Error> {
+    pub async fn states(&self, users: &[UserId]) -> Result<Vec<Known>, Error> {
         match self {
             Self::Redis(redis) => redis.states(users).await,
             Self::Memory(memory) => Ok(memory.with(|memory, _| memory.states(users))),

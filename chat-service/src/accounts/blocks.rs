@@ -18,6 +18,15 @@ use service_kit::{
 use super::{UserRow, user_columns};
 use crate::{App, actor::Actor, error::Result, outbox::Announcement, page::Page, rooms};
 
+/// Whether one member of this direct room blocks the other: neither sees the other type or read. Of a group it is false, and
+/// costs a look at its members.
+macro_rules! blocked_direct {
+    ($room:literal) => {
+        concat!("exists (select 1 from members b where b.room_id = ", $room, " and b.blocked)")
+    };
+}
+pub(crate) use blocked_direct;
+
 /// How often a block begins anew because a direct room was made meanwhile. The second time the room is there.
 const TRIES: usize = 3;
 

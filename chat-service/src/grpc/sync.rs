@@ -43,6 +43,13 @@ impl sync_server::Sync for Sync {
         Ok(Response::new(gateways::read_room(&self.0, actor.user, room).await?))
     }
 
+    async fn typing(&self, request: Request<chat::RoomRequest>) -> Result<Response<chat::TypingReply>, Status> {
+        let call = request.into_inner();
+        let actor = Actor::from_wire(call.actor)?;
+        let room = RoomId::from_wire(&call.room, "room")?;
+        Ok(Response::new(chat::TypingReply { shown: gateways::typing(&self.0, actor, room).await? }))
+    }
+
     async fn heads(&self, request: Request<chat::HeadsRequest>) -> Result<Response<chat::HeadsReply>, Status> {
         let call = request.into_inner();
         let rooms = call.rooms.iter().map(|id| RoomId::from_wire(id, "rooms")).collect::<Result<Vec<_>, _>>()?;

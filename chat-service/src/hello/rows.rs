@@ -46,6 +46,7 @@ pub(crate) struct Light {
     pub(crate) me_rev: i64,
     pub(crate) joined_rev: i64,
     pub(crate) visible_from_seq: i64,
+    pub(crate) direct: bool,
 }
 
 impl Light {
@@ -55,6 +56,7 @@ impl Light {
             rev: self.rev,
             visible_from_seq: self.visible_from_seq,
             joined_rev: self.joined_rev,
+            direct: self.direct,
         }
     }
 }
@@ -107,7 +109,7 @@ pub(super) async fn people(tx: &mut Tx, hellos: &[Hello]) -> Result<HashMap<Sess
 macro_rules! memberships_sql {
     ($condition:literal) => {
         concat!(
-            "select k.user_id, k.room_id, r.rev, m.me_rev, m.joined_rev, m.visible_from_seq
+            "select k.user_id, k.room_id, r.rev, m.me_rev, m.joined_rev, m.visible_from_seq, r.kind = 1 as direct
              from user_rooms k
              join rooms r on r.id = k.room_id
              join members m on m.room_id = k.room_id and m.user_id = k.user_id and m.present

@@ -11,7 +11,7 @@ use service_kit::{
 
 use crate::{
     App,
-    accounts::{UserRow, user_columns},
+    accounts::{UserRow, blocks::blocked_direct, user_columns},
     actor::Actor,
     error::Result,
     page::{self, Page},
@@ -105,7 +105,7 @@ struct MemberAndUser {
 }
 
 /// The members of a room in the order of their ids. Cursors are shown in rooms of up to 100 members, unless the
-/// member does not show receipts.
+/// member does not show receipts, or one of a direct room blocks the other.
 pub(crate) async fn members(
     app: &Arc<App>,
     actor: Actor,
@@ -118,8 +118,8 @@ pub(crate) async fn members(
     let mut rows: Vec<MemberAndUser> = on_tx!(&mut tx, c => sqlx::query_as(concat!(
         "select m.room_id, m.user_id, m.present, m.role, m.joined_at, m.rev, m.joined_rev, m.visible_from_seq, m.read_seq,
              m.delivered_seq, m.muted_until, m.me_rev, m.me_muted_until, m.notify, m.favourite, m.draft, ",
-        user_columns!(), ", users.show_receipts
-         from members m join users on users.id = m.user_id
+        user_columns!(), ", users.show_receipts and not (r.kind = 1 and ", blocked_direct!("r.id"), ") as show_receipts
+         from members m join users on users.id = m.user_id join rooms r on r.id = m.room_id
          where m.room_id = $1 and m.present and m.user_id > $2
          order by m.user_id limit $3"
     ))

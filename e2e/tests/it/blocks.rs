@@ -3,14 +3,18 @@
 use std::fmt::Display;
 
 use e2e::{Device, Person, Stack, eventually};
-use parlance_client::{Code, Draft, Event, UserId};
+use parlance_client::{Code, Draft, Event, RoomId, UserId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::is_refused;
 
-stories!(the_blocked_one_is_heard_in_groups_alone, the_blocked_one_does_not_see_the_presence);
+stories!(
+    the_blocked_one_is_heard_in_groups_alone,
+    the_blocked_one_does_not_see_the_presence,
+    neither_sees_the_other_type_or_read_in_the_direct_room,
+);
 
 /// PUT or DELETE of a block, on the gateway that the blocked one is not on.
 async fn sets(
@@ -81,6 +85,74 @@ async fn the_blocked_one_does_not_see_the_presence(stack: &Stack) {
         (sees(&bobs, alice.id()).await.as_deref() == Some("dnd")).then_some(())
     })
     .await;
+}
+
+async fn neither_sees_the_other_type_or_read_in_the_direct_room(stack: &Stack) {
+    let (alice, bob) = (stack.user("alice").await, stack.user("bob").await);
+    let (direct, group) = (alice.direct_with(&bob).await, alice.makes_a_group("both", &[&bob]).await.id);
+    let (desk, bobs) = (alice.on(1).await, bob.on(0).await);
+    let ends = [(&desk, alice.id(), &bobs), (&bobs, bob.id(), &desk)];
+    for (end, ..) in ends {
+        for room in [direct, group] {
+            end.sends_all(room, (0..3).map(|n| n.to_string())).await;
+        }
+    }
+    for (person, room) in [(&alice, direct), (&alice, group), (&bob, direct), (&bob, group)] {
+        let path = format!("/v1/rooms/{room}/unread");
+        person.api.call(Method::PUT, &path, Some(json!({ "seq": 1 }))).await.unwrap();
+    }
+    let shows = async |room: RoomId, seq: u64| {
+        for (end, user, other) in ends {
+            let count = |events: &[Event]| events.iter().filter(|event| types(event, room, user)).count();
+            let before = count(&other.heard());
+            end.connection.typing(room, true).await.unwrap();
+            other.knows("typing", |events| (count(events) > before).then_some(())).await;
+            end.connection.read(room, seq).await.unwrap();
+            other.sees("a receipt", |event| (reads(event, room, user) == Some(seq)).then_some(())).await;
+        }
+    };
+    let cursors = async |person: &Person, other: UserId| {
+        let (_, list) = person.api.call(Method::GET, &format!("/v1/rooms/{direct}/members"), None).await.unwrap();
+        let members = list["items"].as_array().unwrap().clone();
+        members.into_iter().find(|member| member["user"]["id"] == json!(other)).unwrap()["read_seq"].clone()
+    };
+    shows(direct, 1).await;
+    assert_eq!(cursors(&alice, bob.id()).await, 1);
+
+    sets(&alice, Method::PUT, bob.id()).await.unwrap();
+    let before = [desk.heard().len(), bobs.heard().len()];
+    for (end, ..) in ends {
+        end.connection.typing(direct, true).await.expect("nobody learns of the block by this");
+        end.connection.read(direct, 2).await.unwrap();
+    }
+    // What comes later by the same ways.
+    shows(group, 2).await;
+    for ((_, user, other), before) in ends.into_iter().zip([before[1], before[0]]) {
+        let heard = other.heard();
+        let leaks: Vec<_> = heard[before..]
+            .iter()
+            .filter(|event| types(event, direct, user) || reads(event, direct, user).is_some())
+            .collect();
+        assert!(leaks.is_empty(), "{leaks:?}");
+    }
+    assert_eq!(cursors(&alice, bob.id()).await, Value::Null);
+    assert_eq!(cursors(&bob, alice.id()).await, Value::Null);
+    assert_eq!(cursors(&bob, bob.id()).await, 2, "one's own is there");
+
+    sets(&alice, Method::DELETE, bob.id()).await.unwrap();
+    shows(direct, 3).await;
+}
+
+fn types(event: &Event, room: RoomId, user: UserId) -> bool {
+    matches!(event, Event::Typing(e) if e.room == room && e.user == user && e.on)
+}
+
+/// Up to where this event says that the user has read.
+fn reads(event: &Event, room: RoomId, user: UserId) -> Option<u64> {
+    match event {
+        Event::Receipt(e) if e.room == room && e.user == user => e.read_seq,
+        _ => None,
+    }
 }
 
 fn said(event: &Event, user: UserId, state: &str) -> bool {

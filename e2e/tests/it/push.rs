@@ -63,6 +63,15 @@ async fn who_is_away_gets_a_push_unless_it_was_read_elsewhere(stack: &Stack) {
     let seen = desk.sends(room, "welcome back").await;
     bobs.receives("welcome back").await;
     assert_eq!(why(&bob, room, seen.seq, "skipped").await["reason"], "online");
+    bobs.connection.status("invisible").await.unwrap();
+    eventually("bob is hidden", async || {
+        let watched = desk.connection.watch(&[bob.id()], &[]).await.unwrap().presence;
+        watched.iter().any(|presence| presence.state == "offline").then_some(())
+    })
+    .await;
+    let unseen = desk.sends(room, "are you still there?").await;
+    bobs.receives("are you still there?").await;
+    assert_eq!(why(&bob, room, unseen.seq, "skipped").await["reason"], "online", "he has it on his screen");
 
     assert_eq!(why(&carol, room, seen.seq, "skipped").await["reason"], "no_device");
     let own = get(&alice, &format!("/v1/rooms/{room}/messages/{}/why", seen.seq)).await;

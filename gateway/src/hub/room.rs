@@ -24,6 +24,8 @@ const MAX_HELD: usize = 1_024;
 /// A room that has, or lately had, local members.
 pub(crate) struct Room {
     id: RoomId,
+    /// A direct room, as far as a read has said.
+    direct: bool,
     /// The rev up to which everything was delivered; none until the first read of the room.
     delivered: Option<i64>,
     /// Events that came before one that they follow.
@@ -80,6 +82,7 @@ impl Room {
     pub(crate) fn new(id: RoomId) -> Self {
         Self {
             id,
+            direct: false,
             delivered: None,
             early: BTreeMap::new(),
             members: HashMap::new(),
@@ -94,6 +97,15 @@ impl Room {
 
     pub(crate) fn id(&self) -> RoomId {
         self.id
+    }
+
+    /// Notes that a read has found a direct room; none becomes anything else.
+    pub(crate) fn note_direct(&mut self, direct: bool) {
+        self.direct |= direct;
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
     }
 
     pub(crate) fn delivered(&self) -> Option<i64> {

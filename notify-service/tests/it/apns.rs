@@ -24,7 +24,10 @@ use service_kit::{clock, tasks::Tasks};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tonic::Code;
 
-use crate::world::{Database, Person, World, config};
+use crate::{
+    pem::{Pem, Tls},
+    world::{Database, Person, World, config},
+};
 
 const KEY_ID: &str = "KEY4567890";
 const TEAM_ID: &str = "TEAM567890";
@@ -131,7 +134,8 @@ async fn cut(listener: TcpListener) {
     }
 }
 
-async fn told(database: Database) {
+/// The double, the key of the team, and what it answers.
+fn double() -> (Arc<Apple>, String, Router) {
     let pem = Vapid::generate_pem().unwrap();
     let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(
@@ -141,11 +145,16 @@ async fn told(database: Database) {
     let public = aws_lc_rs::signature::KeyPair::public_key(&pair.unwrap()).as_ref().to_vec();
     let apple =
         Arc::new(Apple { key: DecodingKey::from_ec_der(&public), pushes: Mutex::default(), moods: Mutex::default() });
+    let routes = Router::new().route("/3/device/{token}", post(take)).with_state(Arc::clone(&apple));
+    (apple, pem, routes)
+}
+
+async fn told(database: Database) {
+    let (apple, pem, routes) = double();
     let (listener, sandbox) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let base = |listener: &TcpListener| format!("http://{}/", listener.local_addr().unwrap());
     let bases = Some([base(&listener), base(&sandbox)]);
-    let routes = Router::new().route("/3/device/{token}", post(take)).with_state(Arc::clone(&apple));
     let tasks = Tasks::new();
     tasks.spawn_until_stop(async move { axum::serve(listener, routes).await.unwrap() });
     tasks.spawn_until_stop(cut(sandbox));
@@ -155,6 +164,35 @@ async fn told(database: Database) {
     Box::pin(each_answer_means_its_own(&world, &apple)).await;
     world.end().await;
     tasks.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apns_is_spoken_to_by_tls_when_it_is_trusted() {
+    let Some((pem, stranger)) = Pem::make().await.zip(Pem::make().await) else { return };
+    let distrusted = ("failed", "provider_error", "the server's certificate is not trusted");
+    for (roots, (outcome, reason, detail)) in [
+        (pem.certificate(), ("sent", "delivered", "answered 200")),
+        (stranger.certificate(), distrusted),
+        ("", distrusted),
+    ] {
+        let (apple, key, routes) = double();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("https://{}/", listener.local_addr().unwrap());
+        let (tasks, tls) = (Tasks::new(), Tls::new(listener, &pem));
+        tasks.spawn_until_stop(async move { axum::serve(tls, routes).await.unwrap() });
+        let bases = Some([base.clone(), base]);
+        let apns = ApnsConfig { key, key_id: KEY_ID.to_owned(), team_id: TEAM_ID.to_owned(), bases };
+        let config = Config { apns: Some(apns), roots: roots.to_owned(), ..config() };
+        let world = World::begin_with(Database::sqlite(), config).await;
+        let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+        world.registers(device(&bob, "aa01")).await;
+        let room = world.direct(&maja, &bob).await;
+        let message = world.says(&maja, &room, "hello").await;
+        assert_eq!(world.decides(&message, &bob, outcome, reason).await, detail);
+        assert_eq!(apple.pushes("aa01").len(), usize::from(outcome == "sent"));
+        world.end().await;
+        tasks.stop();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

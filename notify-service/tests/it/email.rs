@@ -18,12 +18,17 @@ use tonic::Code;
 
 use crate::{
     PATIENCE,
+    pem::Pem,
     world::{Database, Person, World, config},
 };
 
 const SINK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/smtp_sink.py");
 /// How long mail waits here for more of its room.
 const DELAY: Duration = Duration::from_millis(2_000);
+
+/// Who is told of how many messages by two replicas.
+const REPLICA_PEOPLE: usize = 40;
+const REPLICA_MESSAGES: usize = 4;
 
 /// The server, and what it has taken.
 struct Sink {
@@ -35,8 +40,13 @@ struct Sink {
 
 impl Sink {
     /// None, and the story is not told, where no Python has aiosmtpd; unless this run must not leave anything out.
-    #[allow(clippy::disallowed_methods, reason = "whether a test may be left out is no setting of Parlance")]
     async fn start() -> Option<Self> {
+        Self::start_with("", "").await
+    }
+
+    /// One with TLS: `wrapped` from the first byte on, or `starttls`, by this certificate and key.
+    #[allow(clippy::disallowed_methods, reason = "whether a test may be left out is no setting of Parlance")]
+    async fn start_with(tls: &str, pem: &str) -> Option<Self> {
         let mut python = None;
         for candidate in ["python3", "/usr/bin/python3"] {
             let mut probe = Command::new(candidate);
@@ -51,7 +61,14 @@ impl Sink {
             assert!(!required, "no Python with aiosmtpd (Debian: python3-aiosmtpd), and PARLANCE_TEST_REQUIRED is set");
             return None;
         };
-        let mut server = Command::new(python).arg(SINK).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut server = Command::new(python)
+            .arg(SINK)
+            .env("SINK_TLS", tls)
+            .env("SINK_PEM", pem)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
         let port = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
         let (mails, tasks) = (Arc::new(Mutex::new(Vec::new())), Tasks::new());
@@ -61,7 +78,8 @@ impl Sink {
                 taken.lock().unwrap().push(serde_json::from_str(&line).unwrap());
             }
         });
-        Some(Self { url: format!("smtp://parlance:secret@127.0.0.1:{port}"), mails, tasks, _server: server })
+        let scheme = if tls == "wrapped" { "smtps" } else { "smtp" };
+        Some(Self { url: format!("{scheme}://parlance:secret@127.0.0.1:{port}"), mails, tasks, _server: server })
     }
 
     /// What came for an address.
@@ -115,6 +133,76 @@ macro_rules! stories {
 stories! {
     one_mail_tells_of_all_that_waits_of_a_room, super::DELAY;
     each_answer_of_the_server_means_its_own, std::time::Duration::ZERO;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_send_one_mail_of_a_room() {
+    let Some(database) = Database::postgres().await else { return };
+    told(database, DELAY, async |world, sink| {
+        world.another().await;
+        let maja = world.person("Maja").await;
+        let mut people = Vec::new();
+        for number in 0..REPLICA_PEOPLE {
+            let person = world.person(&format!("Person {number}")).await;
+            world.registers(device(&person, &format!("p{number}@example.org"))).await;
+            people.push(person);
+        }
+        let team = world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await;
+        // Due a few milliseconds apart: when one replica has claimed the first, the other finds the next.
+        let mut said = Vec::new();
+        for number in 0..REPLICA_MESSAGES {
+            said.push(world.says(&maja, &team, &format!("text {number}")).await);
+        }
+        for message in &said {
+            for person in &people {
+                world.decides(message, person, "sent", "delivered").await;
+            }
+        }
+        for number in 0..REPLICA_PEOPLE {
+            let mails = sink.has(&format!("p{number}@example.org"), 1).await;
+            let subjects: Vec<_> = mails.iter().map(|mail| mail["subject"].clone()).collect();
+            assert_eq!(subjects, [format!("team: {REPLICA_MESSAGES} new messages")], "person {number}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_goes_by_tls_or_not_at_all() {
+    let Some((pem, stranger)) = Pem::make().await.zip(Pem::make().await) else { return };
+    const DISTRUSTED: &str = "the server's certificate is not trusted";
+    const NO_STARTTLS: &str = "the server offers no STARTTLS";
+    for (tls, query, roots, refusal) in [
+        ("wrapped", "", pem.certificate(), None),
+        ("starttls", "?tls=required", pem.certificate(), None),
+        ("wrapped", "", stranger.certificate(), Some(DISTRUSTED)),
+        ("wrapped", "", "", Some(DISTRUSTED)),
+        ("starttls", "?tls=required", stranger.certificate(), Some(DISTRUSTED)),
+        ("starttls", "?tls=required", "", Some(DISTRUSTED)),
+        ("", "?tls=required", pem.certificate(), Some(NO_STARTTLS)),
+        ("", "?tls=required", "", Some(NO_STARTTLS)),
+    ] {
+        let Some(sink) = Sink::start_with(tls, pem.text()).await else { return };
+        let email = EmailConfig { url: format!("{}{query}", sink.url), from: "chat@parlance.example".to_owned() };
+        let config = Config { email: Some(email), roots: roots.to_owned(), ..config() };
+        let world = World::begin_with(Database::sqlite(), config).await;
+        let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+        world.registers(device(&bob, "bob@example.org")).await;
+        let room = world.direct(&maja, &bob).await;
+        let message = world.says(&maja, &room, "hello").await;
+        match refusal {
+            None => {
+                world.decides(&message, &bob, "sent", "delivered").await;
+                assert_eq!(sink.has("bob@example.org", 1).await.len(), 1, "{tls}");
+            }
+            Some(refusal) => {
+                assert_eq!(world.decides(&message, &bob, "failed", "provider_error").await, refusal, "{tls}{query}");
+                assert!(sink.mails("bob@example.org").is_empty(), "nothing in the clear: {tls}{query}");
+            }
+        }
+        world.end().await;
+        sink.tasks.stop();
+    }
 }
 
 fn device(person: &Person, address: &str) -> RegisterDeviceRequest {

@@ -10,6 +10,7 @@ mod fcm;
 mod load;
 mod mentions;
 mod notifications;
+mod pem;
 mod push;
 mod receiver;
 mod world;

@@ -107,10 +107,10 @@ async fn who_is_online_has_read_or_wants_none_gets_none(database: Database) {
     let world = slowly(database).await;
     let receiver = Receiver::start().await;
     let mut people = Vec::new();
-    for name in ["Maja", "Online", "Reader", "Muted", "Nothing", "Mentions", "Away", "Deleted", "Left"] {
+    for name in ["Maja", "Online", "Reader", "Muted", "Nothing", "Mentions", "Away", "Hidden", "Left"] {
         people.push(world.person(name).await);
     }
-    let [maja, online, reader, muted, nothing, mentions, away, _, left] = &people[..] else { unreachable!() };
+    let [maja, online, reader, muted, nothing, mentions, away, hidden, left] = &people[..] else { unreachable!() };
     let room = world.group(maja, "team", &people[1..].iter().collect::<Vec<_>>()).await;
     for person in &people[1..] {
         world.subscribes(person, &receiver, &person.id.0.simple().to_string()).await;
@@ -129,6 +129,7 @@ async fn who_is_online_has_read_or_wants_none_gets_none(database: Database) {
         world.rooms().patch_mine(request).await.unwrap();
     }
     world.comes_online(online).await;
+    world.comes_invisibly(hidden).await;
 
     let message = world.says(maja, &room, "hello").await;
     world.reads(reader, &room, message.seq).await;
@@ -136,6 +137,7 @@ async fn who_is_online_has_read_or_wants_none_gets_none(database: Database) {
     world.rooms().remove_member(request).await.unwrap();
     for (person, outcome, reason) in [
         (online, "skipped", "online"),
+        (hidden, "skipped", "online"),
         (reader, "cancelled", "read_elsewhere"),
         (muted, "skipped", "muted"),
         (nothing, "skipped", "level"),
@@ -147,7 +149,7 @@ async fn who_is_online_has_read_or_wants_none_gets_none(database: Database) {
     }
     let path = |person: &Person| receiver.pushes(&person.id.0.simple().to_string()).len();
     assert_eq!(path(away), 1);
-    let unwanted = [online, reader, muted, nothing, mentions, left];
+    let unwanted = [online, hidden, reader, muted, nothing, mentions, left];
     assert!(unwanted.iter().all(|person| path(person) == 0), "nothing else was sent");
     world.end().await;
 }

@@ -1,11 +1,15 @@
 """An SMTP server for tests. Prints its port, then each mail that it takes as one line of JSON. What stands before the @ of a
-receiver says how it is answered; some answers come only the first time."""
+receiver says how it is answered; some answers come only the first time. SINK_TLS is nothing, `wrapped` or `starttls`, and
+SINK_PEM then the certificate and its key."""
 
 import asyncio
 import email
 import email.policy
 import json
 import logging
+import os
+import ssl
+import tempfile
 import warnings
 
 from aiosmtpd.smtp import SMTP, AuthResult
@@ -15,6 +19,19 @@ logging.disable(logging.WARNING)
 warnings.simplefilter("ignore")
 
 FIRST = set()
+TLS = os.environ.get("SINK_TLS", "")
+
+
+def context():
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(os.environ["SINK_PEM"])
+        file.flush()
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        made.load_cert_chain(file.name)
+        return made
+
+
+CONTEXT = context() if TLS else None
 
 
 def is_first(mood):
@@ -57,11 +74,12 @@ def login(server, session, envelope, mechanism, data):
 
 
 def smtp():
-    return SMTP(Sink(), authenticator=login, auth_require_tls=False, auth_required=True)
+    starttls = {"tls_context": CONTEXT, "require_starttls": True} if TLS == "starttls" else {}
+    return SMTP(Sink(), authenticator=login, auth_require_tls=False, auth_required=True, **starttls)
 
 
 async def main():
-    server = await asyncio.get_running_loop().create_server(smtp, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(smtp, "127.0.0.1", 0, ssl=CONTEXT if TLS == "wrapped" else None)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -12,7 +12,7 @@ use parlance_proto::{
         self, SendItem, accounts_client::AccountsClient, messages_client::MessagesClient, rooms_client::RoomsClient,
     },
     notify::{self, notify_client::NotifyClient},
-    presence::{self, directory_client::DirectoryClient},
+    presence::{self, directory_client::DirectoryClient, presence_client::PresenceClient},
     v1,
 };
 use service_kit::{
@@ -255,11 +255,25 @@ impl World {
 
     /// From now on this user has a live session.
     pub(crate) async fn comes_online(&self, person: &Person) {
+        self.comes(person, v1::PresenceState::Online).await;
+    }
+
+    /// The same of a user who has chosen to be invisible: everybody is told that they are offline.
+    pub(crate) async fn comes_invisibly(&self, person: &Person) {
+        self.comes(person, v1::PresenceState::Invisible).await;
+        let request = presence::StatesRequest { users: vec![person.id.to_wire()] };
+        let reply = PresenceClient::new(self.presence.clone()).states(request).await.unwrap().into_inner();
+        assert_eq!(reply.items[0].state(), v1::PresenceState::Offline);
+    }
+
+    async fn comes(&self, person: &Person, choice: v1::PresenceState) {
         let op = presence::Op {
             kind: presence::op::Kind::Session.into(),
             number: 1,
             user: person.id.to_wire(),
             connection: 1,
+            choice: choice.into(),
+            choice_version: 1,
             ..presence::Op::default()
         };
         let request =

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{BATCH, Change, Clock, Dead, Entry, Located, MAX_NUMBER, Op, Renewal, Standing, Timing};
 use crate::{
     error::Error,
-    presence::{Chosen, Seen, Session, Status, Transition, User, millis},
+    presence::{Chosen, Known, Seen, Session, Transition, User, millis},
 };
 
 /// How often users who were not there for long are forgotten.
@@ -213,8 +213,8 @@ impl Memory {
         Dead { boot: id, last_sign, cleared: boot.cleared.is_some() }
     }
 
-    pub(super) fn states(&self, users: &[UserId]) -> Vec<Status> {
-        users.iter().map(|id| self.users.get(id).map(|(user, _)| user.status()).unwrap_or_default()).collect()
+    pub(super) fn states(&self, users: &[UserId]) -> Vec<Known> {
+        users.iter().map(|id| self.users.get(id).map(|(user, _)| user.known()).unwrap_or_default()).collect()
     }
 
     pub(super) fn choose(&mut self, user: UserId, chosen: Chosen, now: i64) -> Option<Transition> {

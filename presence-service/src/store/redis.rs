@@ -24,7 +24,7 @@ use self::{
 use super::{Dead, Located, Renewal, Standing, Timing};
 use crate::{
     error::Error,
-    presence::{Chosen, State, Status, Transition, millis},
+    presence::{Chosen, Known, State, Status, Transition, millis},
 };
 
 /// Beyond `Timing::resay`: a check that comes at the very millisecond would find nothing old enough.
@@ -163,22 +163,24 @@ impl Redis {
             .collect()
     }
 
-    pub(super) async fn states(&self, users: &[UserId]) -> Result<Vec<Status>, Error> {
+    pub(super) async fn states(&self, users: &[UserId]) -> Result<Vec<Known>, Error> {
         if users.is_empty() {
             return Ok(Vec::new());
         }
         let mut batch = Batch::default();
         for user in users {
             batch.command("hmget", |args| {
-                args.arg(self.keys.user(*user)).arg("state").arg("version").arg("seen");
+                args.arg(self.keys.user(*user)).arg("state").arg("version").arg("seen").arg("hidden");
             });
         }
         let answers = self.link.run(batch, SHORT).await?;
         answers
             .into_iter()
             .map(|answer| {
-                let (state, version, seen): (Option<String>, Option<i64>, Option<i64>) = take(Some(answer), "hmget")?;
-                status(state.as_deref().unwrap_or("offline"), version.unwrap_or(0), seen)
+                let (state, version, seen, hidden): (Option<String>, Option<i64>, Option<i64>, Option<i64>) =
+                    take(Some(answer), "hmget")?;
+                let status = status(state.as_deref().unwrap_or("offline"), version.unwrap_or(0), seen)?;
+                Ok(Known { status, present: status.state != State::Offline || hidden.is_some() })
             })
             .collect()
     }

@@ -1,7 +1,7 @@
 -- One step of a user's presence. The rules are those of `presence.rs`, which says why.
 -- KEYS 1 user: hash of sessions (25 bytes: 's', boot, connection -> "number idle ended"), choice, chosen (its version),
 --        state, version, seen, left (last sign of life of an ended session), unsaid (when a transition was made that
---        nobody confirmed)
+--        nobody confirmed), hidden (sessions of somebody who is offline to others)
 -- ARGV 1 'session' | 'end' | 'sweep' | 'choose' | 'check'
 --      2 grace in ms  3 how long an offline user is kept, in ms  4 after how many ms an unconfirmed transition is repeated
 --      5 session  6 number  7 idle: 0 or 1  8 when it ended, 0: now
@@ -126,6 +126,15 @@ end
 local state = 'offline'
 if present and user.choice ~= 'invisible' then
   state = user.choice or (active and 'online' or 'away')
+end
+
+local hidden = present and state == 'offline'
+if hidden ~= (user.hidden ~= nil) then
+  if hidden then
+    redis.call('HSET', key, 'hidden', '1')
+  else
+    redis.call('HDEL', key, 'hidden')
+  end
 end
 
 -- 3. Whether that is to be told.

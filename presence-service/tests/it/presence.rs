@@ -1,7 +1,7 @@
 //! Who is online, and who is told of it.
 
 use presence_service::{
-    presence::{Choice, Chosen, MAX_ENDED, Seen, State, Transition},
+    presence::{Choice, Chosen, Known, MAX_ENDED, Seen, State, Transition},
     store::{Change, Op, Standing, Store, Timing},
 };
 use service_kit::id::UserId;
@@ -23,6 +23,7 @@ crate::on_both!(
     dnd_shows_while_connected,
     the_invisible_are_offline_to_others,
     an_invisible_user_comes_and_goes_unseen,
+    the_invisible_are_present_to_the_services_as_long_as_everybody_else,
     of_two_choices_the_later_one_counts_in_either_order,
     the_first_state_has_the_choice_that_comes_with_the_session,
     two_gateways_that_know_different_choices_agree_on_the_later_one,
@@ -56,7 +57,7 @@ async fn only_transition(
 }
 
 async fn nobody_knows_a_stranger(world: World) {
-    let status = world.store.states(&[UserId::generate()]).await.unwrap()[0];
+    let status = world.store.states(&[UserId::generate()]).await.unwrap()[0].status;
     assert_eq!((status.state, status.last_seen, status.version), (State::Offline, None, 0));
     assert!(world.store.states(&[]).await.unwrap().is_empty());
 }
@@ -66,7 +67,7 @@ async fn the_first_session_brings_a_user_online_once(world: World) {
     let told = gateway.connects(user, 1).await;
     assert_eq!(states(&told), [State::Online]);
     assert_eq!(told[0].status.last_seen, None);
-    assert_eq!(world.store.states(&[user]).await.unwrap(), [told[0].status]);
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].status, told[0].status);
     assert!(gateway.connects(user, 1).await.is_empty());
 }
 
@@ -136,7 +137,7 @@ async fn a_user_is_offline_once_after_the_grace(world: World) {
     assert!(told.version > online.version);
     let (said, seen) = (told.version, told.last_seen.unwrap());
     assert!(said - seen >= i64::try_from(TIMING.grace.as_millis()).unwrap(), "last seen when the session ended");
-    assert_eq!(world.store.states(&[user]).await.unwrap(), [told]);
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].status, told);
     assert_eq!(states(&gateway.connects(user, 1).await), [State::Online]);
 }
 
@@ -228,13 +229,48 @@ async fn an_invisible_user_comes_and_goes_unseen(world: World) {
     let (mut gateway, user) = alone(&world).await;
     world.chooses(user, Choice::Invisible).await;
     assert!(gateway.connects(user, 1).await.is_empty());
-    let status = world.store.states(&[user]).await.unwrap()[0];
+    let status = world.store.states(&[user]).await.unwrap()[0].status;
     assert_eq!((status.state, status.last_seen), (State::Offline, None));
     gateway.disconnects(user, 1).await;
     let mut sweeper = world.sweeper();
     world.lives(&mut [&mut gateway], &mut sweeper, TIMING.lease + TIMING.grace * 2).await;
     assert!(sweeper.heard.is_empty(), "{:?}", sweeper.heard);
-    assert_eq!(world.store.states(&[user]).await.unwrap()[0].last_seen, None, "nobody saw them");
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].status.last_seen, None, "nobody saw them");
+}
+
+async fn the_invisible_are_present_to_the_services_as_long_as_everybody_else(world: World) {
+    let (mut gateway, shy) = alone(&world).await;
+    let open = UserId::generate();
+    let known = async || {
+        let known = world.store.states(&[shy, open, UserId::generate()]).await.unwrap();
+        assert_eq!(known[0].status.state, State::Offline, "to others nothing changes");
+        assert_eq!(known[2], Known::default(), "a stranger");
+        [known[0].present, known[1].present]
+    };
+    world.chooses(shy, Choice::Invisible).await;
+    assert_eq!(known().await, [false, false], "a choice is no session");
+    for user in [shy, open] {
+        gateway.connects(user, 1).await;
+    }
+    assert_eq!(known().await, [true, true]);
+    for user in [shy, open] {
+        gateway.idles(user, 1).await;
+    }
+    assert_eq!(known().await, [true, true], "away is there");
+    world.chooses(open, Choice::Invisible).await;
+    assert_eq!(known().await, [true, true], "who becomes invisible stays");
+    world.chooses(open, Choice::Online).await;
+    for user in [shy, open] {
+        gateway.disconnects(user, 1).await;
+    }
+    assert_eq!(known().await, [true, true], "the grace is everybody's");
+    let mut sweeper = world.sweeper();
+    world.lives(&mut [&mut gateway], &mut sweeper, TIMING.lease + TIMING.grace * 2).await;
+    assert_eq!(known().await, [false, false]);
+    gateway.connects(shy, 2).await;
+    world.chooses(shy, Choice::Dnd).await;
+    world.chooses(shy, Choice::Invisible).await;
+    assert_eq!(known().await, [true, false], "back, and hidden again");
 }
 
 async fn of_two_choices_the_later_one_counts_in_either_order(world: World) {
@@ -259,7 +295,7 @@ async fn the_first_state_has_the_choice_that_comes_with_the_session(world: World
     let session = |user, choice| Change::Session { user, connection: 1, idle: false, chosen: chosen(choice) };
     assert!(gateway.does(session(shy, Choice::Invisible)).await.is_empty(), "nobody ever saw them");
     assert_eq!(states(&gateway.does(session(busy, Choice::Dnd)).await), [State::Dnd], "and nothing before that");
-    let status = world.store.states(&[shy]).await.unwrap()[0];
+    let status = world.store.states(&[shy]).await.unwrap()[0].status;
     assert_eq!((status.state, status.last_seen, status.version), (State::Offline, None, 0));
 }
 
@@ -361,7 +397,7 @@ async fn both_stores_tell_the_same_of_a_random_life() {
                 None => told.extend(store.choose(user, chosen).await.unwrap()),
             }
             store.said(&told).await.unwrap();
-            let now = store.states(&users).await.unwrap().iter().map(|status| status.state).collect::<Vec<_>>();
+            let now = store.states(&users).await.unwrap().iter().map(|known| known.status.state).collect::<Vec<_>>();
             let entries = store.renew(boots[boot], step).await.unwrap().entries;
             seen.push((states(&told), now, entries));
         }
@@ -391,7 +427,7 @@ async fn who_went_offline_is_handed_out_until_that_is_stored(world: World) {
     world.store.seen_stored(&[Seen { user, at }]).await.unwrap();
     world.lives(&mut [&mut gateway], &mut sweeper, TIMING.claim * 2).await;
     assert_eq!(taken(&world, user).await, None);
-    assert_eq!(world.store.states(&[user]).await.unwrap()[0].last_seen, Some(at), "it is known here as well");
+    assert_eq!(world.store.states(&[user]).await.unwrap()[0].status.last_seen, Some(at), "it is known here as well");
 }
 
 async fn a_newer_instant_outlives_the_confirmation_of_an_older_one(world: World) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use parlance_proto::{
     event,
     presence::{
-        ChooseRequest, LookupRequest, Op, RenewRequest, Seen, StatesRequest, TakeSeenRequest, UpdateRequest,
-        directory_client::DirectoryClient, op::Kind, presence_client::PresenceClient, renew_reply::Standing,
+        ChooseRequest, LookupRequest, Op, RenewRequest, Seen, StatesReply, StatesRequest, TakeSeenRequest,
+        UpdateRequest, directory_client::DirectoryClient, op::Kind, presence_client::PresenceClient,
+        renew_reply::Standing,
     },
     v1::PresenceState,
 };
@@ -87,14 +88,16 @@ async fn a_watcher_hears_of_a_user(mut service: Service) {
     let dnd = hears(&mut inbox).await;
     assert_eq!(dnd.state(), PresenceState::Dnd);
     assert!(dnd.version > online.version);
-    let request = StatesRequest { users: vec![UserId::generate().to_wire(), user.to_wire()] };
-    let items = service.presence.states(request).await.unwrap().into_inner().items;
+    let both = StatesRequest { users: vec![UserId::generate().to_wire(), user.to_wire()] };
+    let StatesReply { items, present } = service.presence.states(both.clone()).await.unwrap().into_inner();
     assert_eq!((items[0].state(), items[0].version, items[0].last_seen), (PresenceState::Offline, 0, None));
-    assert_eq!(items[1], dnd);
+    assert_eq!((&items[1], present), (&dnd, vec![false, true]));
 
     let request = ChooseRequest { user: user.to_wire(), state: PresenceState::Invisible.into(), version: 2 };
     service.presence.choose(request).await.unwrap();
     let gone = hears(&mut inbox).await;
+    let StatesReply { items, present } = service.presence.states(both).await.unwrap().into_inner();
+    assert_eq!((&items[1], present), (&gone, vec![false, true]), "offline to others, and there");
     let seen = Seen { user: user.to_wire(), at: gone.last_seen.unwrap() };
     let list = tokio::time::timeout(PATIENCE, async {
         loop {

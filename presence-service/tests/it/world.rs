@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(crate) async fn state(&self, user: UserId) -> State {
-        self.store.states(&[user]).await.unwrap()[0].state
+        self.store.states(&[user]).await.unwrap()[0].status.state
     }
 
     /// Lets time pass with these gateways renewing and this sweeper sweeping, until `done`.

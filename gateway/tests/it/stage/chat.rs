@@ -189,7 +189,7 @@ impl State {
     fn memberships(&self, user: UserId) -> Vec<chat::Membership> {
         let rooms = self.rooms.iter().filter_map(|(id, room)| {
             let joined_rev = *room.members.get(&user)?;
-            Some(chat::Membership { room: id.to_wire(), rev: room.rev, visible_from_seq: 0, joined_rev })
+            Some(chat::Membership { room: id.to_wire(), rev: room.rev, visible_from_seq: 0, joined_rev, direct: false })
         });
         rooms.collect()
     }
@@ -249,6 +249,10 @@ impl Sync for Double {
         let reply = self.0.lock().hello(&request, user_of(request.actor.as_ref()));
         self.0.gates.pass("hello").await?;
         Ok(Response::new(reply))
+    }
+
+    async fn typing(&self, _: Request<chat::RoomRequest>) -> Result<Response<chat::TypingReply>, Status> {
+        Ok(Response::new(chat::TypingReply { shown: true }))
     }
 
     async fn memberships(&self, request: Request<chat::Actor>) -> Result<Response<chat::MembershipList>, Status> {
