@@ -2,20 +2,26 @@
 //! chat-service's; here are the store, what a content turns out to be, and the sweep that removes what nobody needs.
 
 mod kind;
+mod partial;
 mod picture;
+mod place;
 mod resumable;
 mod store;
 mod sweep;
 mod upload;
+mod watch;
+mod writer;
 
 use std::{sync::Arc, time::Duration};
 
 use service_kit::{
+    admin::Readiness,
     env::{self, Get, Invalid},
     tasks::Tasks,
 };
 use tokio::sync::Semaphore;
 
+pub use self::place::Place;
 pub(crate) use self::{
     kind::is_inline,
     picture::SIDES,
@@ -28,11 +34,15 @@ use crate::{error::Problem, frame::Code, services::Services};
 /// How often what is to be removed is asked for, when nothing else is said.
 const SWEEP: u64 = 30_000;
 
+const SIGNED_URLS: &str = "PARLANCE_FILES_SIGNED_URLS";
+
 /// What the gateway is told about files.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `file:<folder>`, or the URL of an object store. Without one there are no files.
-    pub url: Option<String>,
+    /// A folder or an object store. Without one there are no files.
+    pub place: Option<Place>,
+    /// Whether whoever reads a file is sent to the object store by a signed URL.
+    pub signed_urls: bool,
     /// Bytes of the largest file.
     pub max_bytes: u64,
     /// Pixels of the largest picture.
@@ -52,8 +62,15 @@ impl Config {
     /// When a setting cannot be read.
     pub fn from_get(get: &impl Get) -> Result<Self, Invalid> {
         let sweep_ms: Option<u64> = env::optional(get, "PARLANCE_TEST_FILES_SWEEP_MS")?;
+        let place = Place::from_get(get)?;
+        let signed_urls = env::switch(get, SIGNED_URLS)?;
+        if signed_urls && !place.as_ref().is_some_and(Place::signs) {
+            let problem = "a folder cannot sign; set PARLANCE_FILES_URL to s3://, gs:// or az://, or leave this off";
+            return Err(Invalid::new(SIGNED_URLS, problem));
+        }
         Ok(Self {
-            url: env::optional(get, "PARLANCE_FILES_URL")?,
+            place,
+            signed_urls,
             max_bytes: env::value(get, "PARLANCE_FILES_MAX_BYTES")?,
             max_pixels: env::value(get, "PARLANCE_FILES_MAX_PIXELS")?,
             strip_exif: env::switch(get, "PARLANCE_FILES_STRIP_EXIF")?,
@@ -70,6 +87,8 @@ pub struct Files(Option<Arc<Keeper>>);
 /// A gateway that has a store.
 pub(crate) struct Keeper {
     pub(crate) store: Store,
+    /// Whether whoever reads a file is sent to the store.
+    pub(crate) signed_urls: bool,
     pub(crate) max_bytes: u64,
     max_pixels: u64,
     strip_exif: bool,
@@ -81,17 +100,22 @@ pub(crate) struct Keeper {
 }
 
 impl Files {
-    /// Opens the store, and begins to sweep it.
+    /// Opens the store, and begins to sweep it. `readiness` notes whether it is there: chat goes on without it.
     ///
     /// # Errors
-    /// When the store cannot be used.
-    pub fn start(config: Config, services: &Services, tasks: &Tasks) -> anyhow::Result<Self> {
-        let Some(url) = &config.url else { return Ok(Self::default()) };
-        let store = Store::connect(url)?;
+    /// When a folder cannot be used.
+    pub fn start(config: Config, services: &Services, readiness: Readiness, tasks: &Tasks) -> anyhow::Result<Self> {
+        let Some(place) = &config.place else {
+            readiness.note(watch::NOTE, false);
+            return Ok(Self::default());
+        };
+        let store = Store::open(place)?;
+        tasks.spawn_until_stop(watch::run(store.clone(), readiness));
         tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
-        let Config { max_bytes, max_pixels, strip_exif, types, .. } = config;
+        let Config { signed_urls, max_bytes, max_pixels, strip_exif, types, .. } = config;
         let decoding = Semaphore::new(1);
-        let keeper = Keeper { store, max_bytes, max_pixels, strip_exif, decoding, types, tasks: tasks.clone() };
+        let tasks = tasks.clone();
+        let keeper = Keeper { store, signed_urls, max_bytes, max_pixels, strip_exif, decoding, types, tasks };
         Ok(Self(Some(Arc::new(keeper))))
     }
 

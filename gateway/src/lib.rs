@@ -143,7 +143,7 @@ pub async fn start(
     let tokens = Tokens::new(services.accounts.clone());
     tokens.load().await;
     let limits = Limits::new(config.rate_limits);
-    let files = Files::start(config.files, &services, tasks)?;
+    let files = Files::start(config.files, &services, readiness.clone(), tasks)?;
     let shared = Arc::new(Shared {
         services: services.clone(),
         bus,

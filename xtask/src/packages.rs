@@ -23,6 +23,8 @@ pub(crate) enum Package {
     RabbitMq,
     HaProxy,
     AioSmtpd,
+    /// Installs the object stores of the stories, which Debian has in no version that will do.
+    Pip,
 }
 
 impl Package {
@@ -33,6 +35,7 @@ impl Package {
             Self::RabbitMq => "rabbitmq-server",
             Self::HaProxy => "haproxy",
             Self::AioSmtpd => "python3-aiosmtpd",
+            Self::Pip => "python3-pip",
         }
     }
 
@@ -45,6 +48,7 @@ impl Package {
             Self::RabbitMq => existing("/usr/lib/rabbitmq/bin/rabbitmq-server").or_else(|| find("rabbitmq-server")),
             Self::HaProxy => find("haproxy"),
             Self::AioSmtpd => find("aiosmtpd"),
+            Self::Pip => find("pip3"),
         }
     }
 }

@@ -105,6 +105,7 @@ mod limits;
 mod members;
 mod mentions;
 mod not_built;
+mod object_stores;
 mod presence;
 mod privacy;
 mod push;
