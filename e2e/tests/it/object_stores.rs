@@ -15,8 +15,15 @@ use super::{
     uploads::{appends, begins, breaks_off, file_of, offset},
 };
 
+/// A standalone that has its files there.
+fn own(server: &Server, more: &[(&'static str, &str)]) -> OwnStandalone {
+    let settings = server.settings(more);
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    OwnStandalone::start(&settings)
+}
+
 async fn nothing_is_left(server: &Server) {
-    eventually("an empty bucket", async || (server.objects() == 0).then_some(())).await;
+    eventually("an empty bucket", async || (server.objects().await == 0).then_some(())).await;
 }
 
 async fn bytes(answer: Response) -> Vec<u8> {
@@ -35,45 +42,66 @@ async fn comes_and_goes(alice: &Person, bob: &Person, file: FileId) {
 
 #[test]
 fn a_bucket_holds_files_as_a_folder_does() {
-    let Some(server) = Server::rclone() else { return };
-    let own = OwnStandalone::start(&server.settings(&[]));
     tell(Box::pin(async {
-        let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
-        eventually("the store is noted", async || own.notes("files").await.filter(|there| *there)).await;
-
-        // One request, one request with bytes from the disk, and three parts.
-        for (objects, length) in [(1, 5), (2, 700_001), (3, 20_000_000)] {
-            let sent = some_bytes(length);
-            let id = alice.uploads("cat.bin", &sent).await;
-            assert_eq!(server.objects(), objects);
-            let whole = alice.reads(0, id, "", &[]).await;
-            assert_eq!(whole.status(), 200);
-            let etag = whole.headers()["etag"].to_str().expect("text").to_owned();
-            assert!(bytes(whole).await == sent, "{length}: what came is what was sent");
-            let head = alice.asks(0, Method::HEAD, &format!("/v1/files/{id}")).send().await.expect("an answer");
-            assert_eq!(head.headers()["content-length"].to_str().expect("text"), length.to_string());
-            assert_eq!(head.headers()["etag"].to_str().expect("text"), etag);
-            let tail = alice.reads(0, id, "", &[("range", "bytes=-4")]).await;
-            assert_eq!((tail.status().as_u16(), bytes(tail).await), (206, sent[length - 4..].to_vec()));
-            let held = alice.reads(0, id, "", &[("if-none-match", &etag)]).await;
-            assert_eq!(held.status(), 304);
-            assert_eq!(bob.reads(0, id, "", &[]).await.status(), 404);
-        }
-
-        let picture = alice.uploads("cat.jpg", &turned_jpeg()).await;
-        let small = alice.reads(0, picture, "/thumbnail?size=160", &[]).await;
-        let small = image::load_from_memory(&bytes(small).await).expect("a picture");
-        assert_eq!((small.width(), small.height()), (80, 160));
-        assert_eq!(server.objects(), 7, "with three smaller ones");
-        comes_and_goes(&alice, &bob, picture).await;
-        eventually("it is swept", async || (server.objects() == 3).then_some(())).await;
+        let Some(server) = Server::rclone() else { return };
+        holds_files_as_a_folder_does(&server).await;
     }));
+}
+
+#[test]
+fn a_container_holds_files_as_a_folder_does() {
+    tell(Box::pin(async {
+        let Some(server) = Server::azurite().await else { return };
+        holds_files_as_a_folder_does(&server).await;
+        let own = own(&server, &[("PARLANCE_FILES_SIGNED_URLS", "true")]);
+        let alice = own.stack().user("alice").await;
+        let id = alice.uploads("page.html", b"<script>alert(1)</script>").await;
+        let there = alice.reads(0, id, "", &[]).await;
+        assert!(there.url().as_str().starts_with(&server.settings(&[])[1].1), "{}", there.url());
+        assert_eq!(there.headers()["content-type"], "application/octet-stream", "nothing that runs");
+        let deleted = reqwest::Client::new().delete(there.url().clone()).send().await.expect("an answer");
+        assert_eq!(deleted.status(), 403);
+        assert_eq!(bytes(there).await, b"<script>alert(1)</script>");
+    }));
+}
+
+async fn holds_files_as_a_folder_does(server: &Server) {
+    let own = own(server, &[]);
+    let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
+    eventually("the store is noted", async || own.notes("files").await.filter(|there| *there)).await;
+
+    // One request, one request with bytes from the disk, and three parts.
+    for (objects, length) in [(1, 5), (2, 700_001), (3, 20_000_000)] {
+        let sent = some_bytes(length);
+        let id = alice.uploads("cat.bin", &sent).await;
+        assert_eq!(server.objects().await, objects);
+        let whole = alice.reads(0, id, "", &[]).await;
+        assert_eq!(whole.status(), 200);
+        let etag = whole.headers()["etag"].to_str().expect("text").to_owned();
+        assert!(bytes(whole).await == sent, "{length}: what came is what was sent");
+        let head = alice.asks(0, Method::HEAD, &format!("/v1/files/{id}")).send().await.expect("an answer");
+        assert_eq!(head.headers()["content-length"].to_str().expect("text"), length.to_string());
+        assert_eq!(head.headers()["etag"].to_str().expect("text"), etag);
+        let tail = alice.reads(0, id, "", &[("range", "bytes=-4")]).await;
+        assert_eq!((tail.status().as_u16(), bytes(tail).await), (206, sent[length - 4..].to_vec()));
+        let held = alice.reads(0, id, "", &[("if-none-match", &etag)]).await;
+        assert_eq!(held.status(), 304);
+        assert_eq!(bob.reads(0, id, "", &[]).await.status(), 404);
+    }
+
+    let picture = alice.uploads("cat.jpg", &turned_jpeg()).await;
+    let small = alice.reads(0, picture, "/thumbnail?size=160", &[]).await;
+    let small = image::load_from_memory(&bytes(small).await).expect("a picture");
+    assert_eq!((small.width(), small.height()), (80, 160));
+    assert_eq!(server.objects().await, 7, "with three smaller ones");
+    comes_and_goes(&alice, &bob, picture).await;
+    eventually("it is swept", async || (server.objects().await == 3).then_some(())).await;
 }
 
 #[test]
 fn an_upload_in_pieces_goes_on_in_a_bucket() {
     let Some(server) = Server::rclone() else { return };
-    let own = OwnStandalone::start(&server.settings(&[]));
+    let own = own(&server, &[]);
     tell(Box::pin(async {
         let alice = own.stack().user("alice").await;
         let whole = some_bytes(20_000_000);
@@ -90,21 +118,21 @@ fn an_upload_in_pieces_goes_on_in_a_bucket() {
         assert_eq!(appends(&alice, 0, &path, at, &[], &whole[at..]).await.status(), 204);
         let id = file_of(&path);
         assert!(bytes(alice.reads(0, id, "", &[]).await).await == whole, "what came is what was sent");
-        eventually("the pieces are gone", async || (server.objects() == 1).then_some(())).await;
+        eventually("the pieces are gone", async || (server.objects().await == 1).then_some(())).await;
 
         let path = begins(&alice, 9_000_000).await;
         assert_eq!(appends(&alice, 0, &path, 0, &[], &whole[..8_000_000]).await.status(), 204);
-        assert_eq!(server.objects(), 3, "two pieces more");
+        assert_eq!(server.objects().await, 3, "two pieces more");
         let given_up = alice.asks(0, Method::DELETE, &path).header("tus-resumable", "1.0.0").send().await;
         assert_eq!(given_up.expect("an answer").status(), 204);
-        eventually("they go", async || (server.objects() == 1).then_some(())).await;
+        eventually("they go", async || (server.objects().await == 1).then_some(())).await;
     }));
 }
 
 #[test]
 fn an_upload_that_stops_half_way_leaves_nothing_in_a_bucket() {
     let Some(server) = Server::rclone() else { return };
-    let own = OwnStandalone::start(&server.settings(&[("PARLANCE_FILES_MAX_BYTES", "30000000")]));
+    let own = own(&server, &[("PARLANCE_FILES_MAX_BYTES", "30000000")]);
     tell(Box::pin(async {
         let alice = own.stack().user("alice").await;
         let whole = multipart(&[("file", "a", &some_bytes(25_000_000))]);
@@ -126,7 +154,7 @@ fn an_upload_that_stops_half_way_leaves_nothing_in_a_bucket() {
 fn chat_goes_on_without_the_store() {
     let Some(mut server) = Server::rclone() else { return };
     server.stops();
-    let own = OwnStandalone::start(&server.settings(&[]));
+    let own = own(&server, &[]);
     tell(Box::pin(async {
         let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
         assert!(!eventually("a note", async || own.notes("files").await).await);
@@ -153,7 +181,7 @@ fn chat_goes_on_without_the_store() {
         assert!(bytes(alice.reads(0, id, "", &[]).await).await == some_bytes(700_000));
         assert_eq!(appends(&alice, 0, &path, 0, &[], &[1; 100]).await.status(), 204);
         alice.uploads("a", &some_bytes(20_000_000)).await;
-        eventually("what failed is swept", async || (server.objects() == 3).then_some(())).await;
+        eventually("what failed is swept", async || (server.objects().await == 3).then_some(())).await;
         eventually("it is noted", async || own.notes("files").await.filter(|there| *there)).await;
     }));
 }
@@ -161,7 +189,7 @@ fn chat_goes_on_without_the_store() {
 #[test]
 fn whoever_may_read_a_file_is_sent_to_the_store() {
     let Some(server) = Server::rclone() else { return };
-    let own = OwnStandalone::start(&server.settings(&[("PARLANCE_FILES_SIGNED_URLS", "true")]));
+    let own = own(&server, &[("PARLANCE_FILES_SIGNED_URLS", "true")]);
     tell(Box::pin(async {
         let (alice, eve) = (own.stack().user("alice").await, own.stack().user("eve").await);
         let sent = some_bytes(700_000);
