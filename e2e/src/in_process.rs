@@ -24,6 +24,7 @@ pub struct OwnStandalone {
 struct Running {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
+    admin_url: String,
 }
 
 impl OwnStandalone {
@@ -65,6 +66,14 @@ impl OwnStandalone {
         &self.data
     }
 
+    /// What `/readyz` notes of a part that it can do without.
+    pub async fn notes(&self, part: &str) -> Option<bool> {
+        let admin_url = &self.running.as_ref()?.admin_url;
+        let answer = reqwest::get(format!("{admin_url}/readyz")).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "what it can do without makes it unready");
+        answer.json::<serde_json::Value>().await.expect("JSON")["notes"][part].as_bool()
+    }
+
     /// As a stack for stories.
     pub fn stack(&self) -> &Stack {
         &self.stack
@@ -83,8 +92,8 @@ impl Running {
                 runtime.block_on(serve(env, started, stopped));
             })
             .expect("a thread");
-        let url = url.recv().expect("standalone ended while starting")?;
-        Ok((Self { stop, thread }, url))
+        let (url, admin_url) = url.recv().expect("standalone ended while starting")?;
+        Ok((Self { stop, thread, admin_url }, url))
     }
 
     fn stop(self) {
@@ -97,7 +106,7 @@ impl Running {
 /// Everything this harness knows of the crate `standalone`.
 async fn serve(
     env: HashMap<String, String>,
-    started: mpsc::Sender<anyhow::Result<String>>,
+    started: mpsc::Sender<anyhow::Result<(String, String)>>,
     stopped: oneshot::Receiver<()>,
 ) {
     let starting = async {
@@ -106,7 +115,7 @@ async fn serve(
     };
     match starting.await {
         Ok(running) => {
-            started.send(Ok(running.url.clone())).expect("the starter waits");
+            started.send(Ok((running.url.clone(), running.admin_url.clone()))).expect("the starter waits");
             // A dropped sender is a stop as well.
             let _ = stopped.await;
             running.stop().await;

@@ -3,12 +3,16 @@
 
 mod clamd;
 mod kind;
+mod partial;
 mod picture;
+mod place;
 mod resumable;
 mod scan;
 mod store;
 mod sweep;
 mod upload;
+mod watch;
+mod writer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +23,8 @@ use service_kit::{
 };
 use tokio::sync::Semaphore;
 
-pub use self::clamd::Clamd;
 use self::scan::Antivirus;
+pub use self::{clamd::Clamd, place::Place};
 pub(crate) use self::{
     kind::is_inline,
     picture::SIDES,
@@ -33,11 +37,15 @@ use crate::{error::Problem, frame::Code, services::Services};
 /// How often what is to be removed is asked for, when nothing else is said.
 const SWEEP: u64 = 30_000;
 
+const SIGNED_URLS: &str = "PARLANCE_FILES_SIGNED_URLS";
+
 /// What the gateway is told about files.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `file:<folder>`, or the URL of an object store. Without one there are no files.
-    pub url: Option<String>,
+    /// A folder or an object store. Without one there are no files.
+    pub place: Option<Place>,
+    /// Whether whoever reads a file is sent to the object store by a signed URL.
+    pub signed_urls: bool,
     /// Bytes of the largest file.
     pub max_bytes: u64,
     /// Pixels of the largest picture.
@@ -61,8 +69,15 @@ impl Config {
     /// When a setting cannot be read.
     pub fn from_get(get: &impl Get) -> Result<Self, Invalid> {
         let sweep_ms: Option<u64> = env::optional(get, "PARLANCE_TEST_FILES_SWEEP_MS")?;
+        let place = Place::from_get(get)?;
+        let signed_urls = env::switch(get, SIGNED_URLS)?;
+        if signed_urls && !place.as_ref().is_some_and(Place::signs) {
+            let problem = "a folder cannot sign; set PARLANCE_FILES_URL to s3://, gs:// or az://, or leave this off";
+            return Err(Invalid::new(SIGNED_URLS, problem));
+        }
         Ok(Self {
-            url: env::optional(get, "PARLANCE_FILES_URL")?,
+            place,
+            signed_urls,
             max_bytes: env::value(get, "PARLANCE_FILES_MAX_BYTES")?,
             max_pixels: env::value(get, "PARLANCE_FILES_MAX_PIXELS")?,
             strip_exif: env::switch(get, "PARLANCE_FILES_STRIP_EXIF")?,
@@ -81,6 +96,8 @@ pub struct Files(Option<Arc<Keeper>>);
 /// A gateway that has a store.
 pub(crate) struct Keeper {
     pub(crate) store: Store,
+    /// Whether whoever reads a file is sent to the store.
+    pub(crate) signed_urls: bool,
     pub(crate) max_bytes: u64,
     max_pixels: u64,
     strip_exif: bool,
@@ -94,19 +111,26 @@ pub(crate) struct Keeper {
 }
 
 impl Files {
-    /// Opens the store, and begins to sweep it and to have it scanned.
+    /// Opens the store, and begins to sweep it and to have it scanned. `readiness` notes whether it is there: chat goes on
+    /// without it.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// When a folder cannot be used.
     pub fn start(config: Config, services: &Services, readiness: &Readiness, tasks: &Tasks) -> anyhow::Result<Self> {
-        let Some(url) = &config.url else { return Ok(Self::default()) };
-        let store = Store::connect(url)?;
+        let Some(place) = &config.place else {
+            readiness.note(watch::NOTE, false);
+            return Ok(Self::default());
+        };
+        let store = Store::open(place)?;
+        tasks.spawn_until_stop(watch::run(store.clone(), readiness.clone()));
         tasks.spawn_until_stop(sweep::run(store.clone(), services.files.clone(), config.sweep));
-        let Config { max_bytes, max_pixels, strip_exif, types, clamd, scan_ms, .. } = config;
+        let Config { signed_urls, max_bytes, max_pixels, strip_exif, types, clamd, scan_ms, .. } = config;
         let decoding = Semaphore::new(1);
         let antivirus = clamd.map(|clamd| Arc::new(Antivirus::new(clamd, scan_ms)));
         let tasks = tasks.clone();
-        let keeper = Arc::new(Keeper { store, max_bytes, max_pixels, strip_exif, decoding, antivirus, types, tasks });
+        let keeper =
+            Keeper { store, signed_urls, max_bytes, max_pixels, strip_exif, decoding, antivirus, types, tasks };
+        let keeper = Arc::new(keeper);
         if keeper.antivirus.is_some() {
             let scanning = scan::run(Arc::clone(&keeper), services.clone(), readiness.clone());
             keeper.tasks.spawn_until_stop(scanning);

@@ -27,6 +27,13 @@ pub struct Known {
     pub secret: bool,
 }
 
+impl Known {
+    /// Whether this is its name, or that of a file with it.
+    fn is(&self, name: &str) -> bool {
+        self.name == name || (self.secret && name.strip_suffix("_FILE").is_some_and(|name| self.name == name))
+    }
+}
+
 const fn known(name: &'static str, default: &'static str, about: &'static str) -> Known {
     Known { name, default, about, secret: false }
 }
@@ -78,6 +85,7 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_PUSH_RATE", "1000", "pushes in a second to one provider, by each replica; 0: no bound"),
     known("PARLANCE_ALLOW_PRIVATE_TARGETS", "false", "pushes, webhooks and previews may reach private addresses"),
     known("PARLANCE_FILES_URL", "", "object store for files; standalone: a folder in its data folder"),
+    known("PARLANCE_FILES_SIGNED_URLS", "false", "sends readers of a file to the object store itself, by a signed URL"),
     known("PARLANCE_FILES_MAX_BYTES", "104857600", "bytes of the largest file"),
     known("PARLANCE_FILES_MAX_PIXELS", "40000000", "pixels of the largest picture"),
     known("PARLANCE_FILES_TYPES", "*/*", "media types that may be uploaded, separated by commas: image/*, text/plain"),
@@ -89,6 +97,52 @@ pub const SETTINGS: &[Known] = &[
     known("PARLANCE_LOG_FORMAT", "", "json or text; empty: text on a terminal, else json"),
     known("PARLANCE_SHUTDOWN_GRACE_MS", "20000", "how long a stopping service may take"),
     known("PARLANCE_CONFIG", "", "file of settings in TOML: listen = \"127.0.0.1:8080\""),
+];
+
+/// What object stores are reached by, in the names that their own tools use and that clouds set for what runs there: from the
+/// environment only, each read when `PARLANCE_FILES_URL` names a store of its kind.
+pub const CLOUD: &[Known] = &[
+    known("AWS_ACCESS_KEY_ID", "", "S3: id of the access key"),
+    secret("AWS_SECRET_ACCESS_KEY", "S3: the access key"),
+    secret("AWS_SESSION_TOKEN", "S3: token of a key that is valid for a while"),
+    known("AWS_REGION", "", "S3: region of the bucket"),
+    known("AWS_DEFAULT_REGION", "", "S3: region of the bucket when AWS_REGION is not set"),
+    known("AWS_ENDPOINT_URL", "", "S3: another server than Amazon's: https://minio.example.org"),
+    known("AWS_ENDPOINT_URL_S3", "", "S3: the same, before AWS_ENDPOINT_URL"),
+    known("AWS_ENDPOINT_URL_STS", "", "S3: server that gives keys for a role"),
+    known("AWS_ALLOW_HTTP", "", "S3: the server may be spoken to without TLS"),
+    known("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "", "S3: the bucket is in the name of the host instead of in the path"),
+    known("AWS_UNSIGNED_PAYLOAD", "", "S3: bodies are not hashed for the signature"),
+    known("AWS_DISABLE_BULK_DELETE", "", "S3: objects are removed one by one"),
+    known("AWS_SERVER_SIDE_ENCRYPTION", "", "S3: AES256, aws:kms or aws:kms:dsse"),
+    known("AWS_SSE_KMS_KEY_ID", "", "S3: key of that encryption"),
+    known("AWS_SSE_BUCKET_KEY_ENABLED", "", "S3: that key is one for the bucket"),
+    known("AWS_ROLE_ARN", "", "S3: role that is taken with the token of AWS_WEB_IDENTITY_TOKEN_FILE"),
+    known("AWS_ROLE_SESSION_NAME", "", "S3: what that session is called"),
+    known("AWS_WEB_IDENTITY_TOKEN_FILE", "", "S3: path of a token, as Kubernetes gives it"),
+    known("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "", "S3: where ECS gives keys"),
+    known("AWS_CONTAINER_CREDENTIALS_FULL_URI", "", "S3: where EKS gives keys"),
+    known("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "", "S3: path of the token for that"),
+    known("AWS_METADATA_ENDPOINT", "", "S3: where EC2 gives keys, if not at 169.254.169.254"),
+    known("GOOGLE_SERVICE_ACCOUNT", "", "Google: path of the JSON file of a service account"),
+    secret("GOOGLE_SERVICE_ACCOUNT_KEY", "Google: that JSON itself"),
+    known("GOOGLE_APPLICATION_CREDENTIALS", "", "Google: path of any credentials in JSON"),
+    known("GOOGLE_BASE_URL", "", "Google: another server than Google's"),
+    known("GOOGLE_ALLOW_HTTP", "", "Google: the server may be spoken to without TLS"),
+    known("GOOGLE_SKIP_SIGNATURE", "", "Google: requests are not signed, for servers that know nobody"),
+    known("AZURE_STORAGE_ACCOUNT_NAME", "", "Azure: the storage account"),
+    secret("AZURE_STORAGE_ACCOUNT_KEY", "Azure: its key"),
+    secret("AZURE_STORAGE_SAS_TOKEN", "Azure: a shared access signature instead of the key"),
+    known("AZURE_STORAGE_ENDPOINT", "", "Azure: another server than <account>.blob.core.windows.net"),
+    known("AZURE_ALLOW_HTTP", "", "Azure: the server may be spoken to without TLS"),
+    known("AZURE_CLIENT_ID", "", "Azure: application, or managed identity, that is signed in"),
+    secret("AZURE_CLIENT_SECRET", "Azure: its secret"),
+    known("AZURE_TENANT_ID", "", "Azure: its tenant"),
+    known("AZURE_AUTHORITY_HOST", "", "Azure: where it signs in"),
+    known("AZURE_FEDERATED_TOKEN_FILE", "", "Azure: path of a token, as Kubernetes gives it"),
+    known("AZURE_OBJECT_ID", "", "Azure: managed identity by its object id"),
+    known("AZURE_MSI_RESOURCE_ID", "", "Azure: managed identity by its resource id"),
+    known("AZURE_MSI_ENDPOINT", "", "Azure: where managed identities are signed in"),
 ];
 
 /// Where settings come from: the process, or a map in tests.
@@ -171,6 +225,8 @@ impl Settings {
         for (name, value) in vars {
             if name.starts_with(PREFIX) {
                 accept(&name)?;
+                values.insert(name, value);
+            } else if CLOUD.iter().any(|known| known.is(&name)) {
                 values.insert(name, value);
             }
         }
@@ -278,6 +334,12 @@ pub fn switch(get: &impl Get, name: &str) -> Result<bool, Invalid> {
     }
 }
 
+/// What was given of [`CLOUD`] in the names that begin like this, each with its value.
+pub fn cloud(get: &impl Get, prefix: &str) -> Vec<(&'static str, String)> {
+    let names = CLOUD.iter().map(|known| known.name).filter(|name| name.starts_with(prefix));
+    names.filter_map(|name| Some((name, get.get(name)?))).collect()
+}
+
 /// Values separated by commas.
 ///
 /// # Errors
@@ -301,16 +363,13 @@ pub fn shared_url(get: &impl Get, name: &str) -> Result<String, Invalid> {
 }
 
 fn accept(name: &str) -> Result<(), Invalid> {
-    let known = name.starts_with("PARLANCE_TEST_")
-        || SETTINGS.iter().any(|known| {
-            known.name == name || (known.secret && name.strip_suffix("_FILE").is_some_and(|name| known.name == name))
-        });
+    let known = name.starts_with("PARLANCE_TEST_") || SETTINGS.iter().any(|known| known.is(name));
     if known { Ok(()) } else { Err(Invalid::new(name, "is not a setting of Parlance; see docs/configuration.md")) }
 }
 
 /// Puts the content of each `<NAME>_FILE` in the place of `<NAME>`.
 fn resolve_files(mut values: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
-    for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+    for setting in SETTINGS.iter().chain(CLOUD).filter(|setting| setting.secret) {
         let file_name = format!("{}_FILE", setting.name);
         if let Some(path) = values.remove(&file_name).filter(|path| !path.is_empty()) {
             if Get::get(&values, setting.name).is_some() {
@@ -377,6 +436,30 @@ mod tests {
     fn a_wrong_value_names_the_setting() {
         let settings = read(&[], &[("PARLANCE_RATE_LIMITS", "maybe")]).unwrap();
         assert!(switch(&settings, "PARLANCE_RATE_LIMITS").unwrap_err().to_string().contains("PARLANCE_RATE_LIMITS"));
+    }
+
+    #[test]
+    fn what_clouds_set_is_read_and_all_else_left_alone() {
+        let file = std::env::temp_dir().join(format!("parlance-cloud-key-{}", std::process::id()));
+        fs::write(&file, "secret\n").unwrap();
+        let path = file.to_str().unwrap();
+        let vars = [
+            ("AWS_REGION", "eu-north-1"),
+            ("AWS_PROFILE", "x"),
+            ("AWS_SECRET_ACCESS_KEY_FILE", path),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"),
+            ("AZURE_CLIENT_ID", ""),
+        ];
+        let settings = read(&[], &vars).unwrap();
+        let aws = [
+            ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+            ("AWS_REGION", "eu-north-1".to_owned()),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token".to_owned()),
+        ];
+        assert_eq!(cloud(&settings, "AWS_"), aws);
+        assert_eq!(cloud(&settings, "AZURE_"), []);
+        assert!(read(&["--aws-region", "x"], &[]).is_err(), "they are no flags");
+        fs::remove_file(file).unwrap();
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) enum Package {
     HaProxy,
     AioSmtpd,
     Clamd,
+    /// Installs the object stores of the stories, which Debian has in no version that will do.
+    Pip,
 }
 
 impl Package {
@@ -35,6 +37,7 @@ impl Package {
             Self::HaProxy => "haproxy",
             Self::AioSmtpd => "python3-aiosmtpd",
             Self::Clamd => "clamav-daemon",
+            Self::Pip => "python3-pip",
         }
     }
 
@@ -48,6 +51,7 @@ impl Package {
             Self::HaProxy => find("haproxy"),
             Self::AioSmtpd => find("aiosmtpd"),
             Self::Clamd => find("clamd"),
+            Self::Pip => find("pip3"),
         }
     }
 }

@@ -17,7 +17,7 @@ fn swept(settings: &[(&str, &str)]) -> OwnStandalone {
     OwnStandalone::start(&[&[("PARLANCE_TEST_FILES_SWEEP_MS", "50")], settings].concat())
 }
 
-fn some_bytes(count: usize) -> Vec<u8> {
+pub(crate) fn some_bytes(count: usize) -> Vec<u8> {
     (0..count).map(|place| u8::try_from(place * 31 % 251).expect("small")).collect()
 }
 
@@ -26,7 +26,7 @@ async fn nothing_is_left(own: &OwnStandalone) {
     eventually("an empty store", async || (files_below(&folder) == 0).then_some(())).await;
 }
 
-fn code(answer: &(u16, Value)) -> (u16, &str) {
+pub(crate) fn code(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["code"].as_str().unwrap_or_default())
 }
 
@@ -153,7 +153,7 @@ fn a_client_that_is_still_writing_reads_why_it_is_refused() {
 }
 
 /// Writes `head` and `body` to the gateway as they are; what comes back until it closes or `patience` ends.
-async fn says(own: &OwnStandalone, alice: &Person, length: &str, body: &[u8], hang_up: bool) -> String {
+pub(crate) async fn says(own: &OwnStandalone, alice: &Person, length: &str, body: &[u8], hang_up: bool) -> String {
     let address = own.stack().gateway(0).trim_start_matches("http://").to_owned();
     let mut socket = TcpStream::connect(&address).await.expect("a connection");
     let head = format!(
@@ -247,7 +247,7 @@ fn the_same_key_makes_the_same_file() {
 }
 
 /// A JPEG of 400 × 200 pixels that says it is to be turned by a quarter, and where it was taken.
-pub(super) fn turned_jpeg() -> Vec<u8> {
+pub(crate) fn turned_jpeg() -> Vec<u8> {
     let mut jpeg = Vec::new();
     let picture = image::RgbImage::from_fn(400, 200, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 99]));
     picture.write_with_encoder(image::codecs::jpeg::JpegEncoder::new(&mut jpeg)).expect("a picture");

@@ -106,6 +106,7 @@ mod members;
 mod mentions;
 mod not_built;
 mod notifications;
+mod object_stores;
 mod presence;
 mod privacy;
 mod push;

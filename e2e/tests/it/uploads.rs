@@ -35,7 +35,7 @@ async fn asks(
 }
 
 /// Begins an upload and has its path.
-pub(super) async fn begins(who: &Person, length: usize) -> String {
+pub(crate) async fn begins(who: &Person, length: usize) -> String {
     let headers = [("upload-length", &*length.to_string()), ("upload-metadata", "filetype eA==,filename Y2F0LmJpbg==")];
     let answer = asks(who, 0, Method::POST, "/v1/uploads", &headers, b"").await;
     assert_eq!(answer.status(), 201);
@@ -43,7 +43,7 @@ pub(super) async fn begins(who: &Person, length: usize) -> String {
     answer.headers()["location"].to_str().expect("a path").to_owned()
 }
 
-pub(super) async fn appends(
+pub(crate) async fn appends(
     who: &Person,
     gateway: usize,
     path: &str,
@@ -56,7 +56,7 @@ pub(super) async fn appends(
     asks(who, gateway, Method::PATCH, path, &[&own, more].concat(), body).await
 }
 
-pub(super) async fn offset(who: &Person, gateway: usize, path: &str) -> Option<usize> {
+pub(crate) async fn offset(who: &Person, gateway: usize, path: &str) -> Option<usize> {
     let answer = asks(who, gateway, Method::HEAD, path, &[], b"").await;
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["cache-control"]),
@@ -65,12 +65,12 @@ pub(super) async fn offset(who: &Person, gateway: usize, path: &str) -> Option<u
     answer.headers()["upload-offset"].to_str().expect("text").parse().ok()
 }
 
-pub(super) fn file_of(path: &str) -> FileId {
+pub(crate) fn file_of(path: &str) -> FileId {
     path.rsplit('/').next().expect("an id").parse().expect("an id")
 }
 
 /// Sends the head of a PATCH and some bytes of its body, then hangs up.
-async fn breaks_off(who: &Person, base: &str, path: &str, offset: usize, length: usize, body: &[u8]) {
+pub(crate) async fn breaks_off(who: &Person, base: &str, path: &str, offset: usize, length: usize, body: &[u8]) {
     let address = base.trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     let head = format!(

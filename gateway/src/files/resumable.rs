@@ -17,11 +17,13 @@ use uuid::Uuid;
 use super::{
     Keeper, Part, Store, kind,
     upload::{Body, rejected},
+    writer::PART,
 };
 use crate::{error::Problem, frame::Code, services::Services};
 
-/// Bytes after which a piece is stored and counted: what is lost at most when a gateway dies.
-const PIECE: u64 = 8 * 1024 * 1024;
+/// Bytes after which a piece is stored and counted: what is lost at most when a gateway dies. With what is read at once beyond
+/// them it is no more than one part, so that an object store gets it in one request.
+const PIECE: u64 = (PART - 1024 * 1024) as u64;
 
 /// Where something is received, and whose it is.
 #[derive(Clone)]

@@ -4,19 +4,30 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::{TryStreamExt, stream::BoxStream};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use http::Method;
 use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path,
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt,
+    local::LocalFileSystem,
+    path::Path,
+    signer::{SignedUrlOptions, Signer},
 };
 use service_kit::id::FileId;
 use uuid::Uuid;
 
+use super::{
+    place::{Kind, Objects, Place},
+    writer::{InFolder, InParts, Turns, Writer},
+};
 use crate::{error::Problem, frame::Code};
 
 /// How long the store may take for one step.
-const STEP: Duration = Duration::from_secs(30);
-/// Bytes that are written to a folder at once.
-const FOLDER_CHUNK: usize = 64 * 1024;
+pub(super) const STEP: Duration = Duration::from_secs(30);
+/// How long a signed URL is good for.
+const SIGNED_FOR: Duration = Duration::from_secs(60);
 
 /// Folder of the pieces of a file.
 const PIECES: &str = "pieces";
@@ -51,41 +62,95 @@ impl Part {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// The folder, when it is one.
-    folder: Option<PathBuf>,
-    /// Bytes that are written at once.
-    chunk: usize,
+    /// What the names of all objects begin with.
+    prefix: Path,
+    place: Where,
 }
 
-/// An object that is being written. One that is dropped half way was never there.
-pub(crate) struct Writer {
-    upload: Box<dyn MultipartUpload>,
-    waiting: Vec<Bytes>,
-    length: usize,
-    chunk: usize,
+#[derive(Clone, Debug)]
+enum Where {
+    Folder(PathBuf),
+    Bucket {
+        signer: Arc<dyn Signer>,
+        /// Whether a signed URL can say with which headers it is answered.
+        signs_headers: bool,
+        /// Of all uploads.
+        turns: Arc<Turns>,
+    },
 }
 
 impl Store {
-    /// Opens the store of this URL.
-    pub(crate) fn connect(url: &str) -> anyhow::Result<Self> {
-        let folder = url.strip_prefix("file:").context("PARLANCE_FILES_URL: must begin with file:")?;
-        let folder = folder.strip_prefix("//").unwrap_or(folder);
-        std::fs::create_dir_all(folder).context("PARLANCE_FILES_URL: cannot make the folder")?;
-        let objects = LocalFileSystem::new_with_prefix(folder).context("PARLANCE_FILES_URL: cannot use the folder")?;
-        // What was answered as stored survives the loss of power.
-        let objects = Arc::new(objects.with_fsync(true));
-        Ok(Self { objects, folder: Some(folder.into()), chunk: FOLDER_CHUNK })
+    /// Opens the store of this place. A folder is made; an object store is not asked whether it is there.
+    pub(crate) fn open(place: &Place) -> anyhow::Result<Self> {
+        match &place.0 {
+            Kind::Folder(folder) => {
+                std::fs::create_dir_all(folder).context("PARLANCE_FILES_URL: cannot make the folder")?;
+                let objects =
+                    LocalFileSystem::new_with_prefix(folder).context("PARLANCE_FILES_URL: cannot use the folder")?;
+                // What was answered as stored survives the loss of power.
+                let objects = Arc::new(objects.with_fsync(true));
+                Ok(Self { objects, prefix: Path::default(), place: Where::Folder(folder.clone()) })
+            }
+            Kind::Objects(Objects { store, signer, prefix, signs_headers }) => {
+                let (signer, turns) = (Arc::clone(signer), Arc::default());
+                let place = Where::Bucket { signer, signs_headers: *signs_headers, turns };
+                Ok(Self { objects: Arc::clone(store), prefix: prefix.clone(), place })
+            }
+        }
     }
 
-    fn path(file: FileId, part: Part) -> Path {
+    fn path(&self, file: FileId, part: Part) -> Path {
         let parts = [Some(file.to_string()), part.folder().map(str::to_owned), Some(part.name())];
-        Path::from_iter(parts.into_iter().flatten())
+        self.below(parts.into_iter().flatten())
+    }
+
+    fn below(&self, parts: impl IntoIterator<Item = String>) -> Path {
+        parts.into_iter().fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// Asks whether the store is there, and whether this process may use it: what there is of a file that there is not.
+    pub(super) async fn probe(&self, patience: Duration) -> anyhow::Result<()> {
+        let nobody = self.below([FileId(Uuid::nil()).to_string()]);
+        tokio::time::timeout(patience, self.objects.list(Some(&nobody)).try_next()).await??;
+        Ok(())
     }
 
     /// Begins to write a part.
     pub(crate) async fn write(&self, file: FileId, part: Part) -> Result<Writer, Problem> {
-        let upload = in_time(self.objects.put_multipart(&Self::path(file, part))).await?;
-        Ok(Writer { upload, waiting: Vec::new(), length: 0, chunk: self.chunk })
+        let path = self.path(file, part);
+        match &self.place {
+            Where::Folder(_) => {
+                let upload = in_time(self.objects.put_multipart(&path)).await?;
+                Ok(Writer::Folder(InFolder::new(upload)))
+            }
+            Where::Bucket { turns, .. } => {
+                Ok(Writer::Objects(InParts::new(Arc::clone(&self.objects), path, Arc::clone(turns))))
+            }
+        }
+    }
+
+    /// A URL by which anybody who has it may read a part for a while, answered with these headers where the store can do so.
+    /// Where it cannot, it answers as with bytes that it knows nothing of.
+    pub(crate) async fn sign(
+        &self,
+        file: FileId,
+        part: Part,
+        media_type: &str,
+        disposition: &str,
+    ) -> Result<String, Problem> {
+        let Where::Bucket { signer, signs_headers, .. } = &self.place else { return Err(unavailable()) };
+        let mut options = SignedUrlOptions::new();
+        if *signs_headers {
+            let headers = [
+                ("response-content-type", media_type),
+                ("response-content-disposition", disposition),
+                ("response-cache-control", "private, no-cache"),
+            ];
+            options = options.with_query(headers);
+        }
+        let path = self.path(file, part);
+        let url = in_time(signer.signed_url_opts(Method::GET, &path, SIGNED_FOR, &options)).await?;
+        Ok(url.into())
     }
 
     /// Reads these bytes of a part.
@@ -96,7 +161,7 @@ impl Store {
         range: std::ops::Range<u64>,
     ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, Problem> {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let path = Self::path(file, part);
+        let path = self.path(file, part);
         Ok(in_time(self.objects.get_opts(&path, options)).await?.into_stream())
     }
 
@@ -106,50 +171,58 @@ impl Store {
         file: FileId,
         part: Part,
     ) -> Result<(u64, BoxStream<'static, object_store::Result<Bytes>>), Problem> {
-        let path = Self::path(file, part);
+        let path = self.path(file, part);
         let object = in_time(self.objects.get(&path)).await?;
         Ok((object.meta.size, object.into_stream()))
     }
 
     /// The whole of a part that is known to be small enough for memory.
     pub(crate) async fn read_whole(&self, file: FileId, part: Part) -> Result<Bytes, Problem> {
-        let path = Self::path(file, part);
+        let path = self.path(file, part);
         in_time(async { self.objects.get(&path).await?.bytes().await }).await
     }
 
     /// Writes a part that is in memory.
     pub(crate) async fn write_whole(&self, file: FileId, part: Part, bytes: Bytes) -> Result<(), Problem> {
-        in_time(self.objects.put(&Self::path(file, part), bytes.into())).await.map(drop)
+        put_in_time(self.objects.put(&self.path(file, part), bytes.into())).await.map(drop)
     }
 
     /// Removes one part. When that fails it stays until the file goes.
     pub(crate) async fn remove_one(&self, file: FileId, part: Part) {
-        if let Err(problem) = in_time(self.objects.delete(&Self::path(file, part))).await {
+        if let Err(problem) = in_time(self.objects.delete(&self.path(file, part))).await {
             tracing::debug!(code = ?problem.code(), "a part of a file could not be removed");
         }
     }
 
     /// Removes all that there is of a file. Nothing there is fine.
     pub(crate) async fn remove(&self, file: FileId) -> anyhow::Result<()> {
-        self.remove_below(&file.to_string()).await
+        self.remove_below(&[&file.to_string()]).await
     }
 
     /// Removes all pieces of a file that is whole.
     pub(crate) async fn remove_pieces(&self, file: FileId) -> anyhow::Result<()> {
-        self.remove_below(&format!("{file}/{PIECES}")).await
+        self.remove_below(&[&file.to_string(), PIECES]).await
     }
 
-    async fn remove_below(&self, path: &str) -> anyhow::Result<()> {
-        let prefix = Path::from(path);
+    async fn remove_below(&self, parts: &[&str]) -> anyhow::Result<()> {
+        let prefix = self.below(parts.iter().map(|part| (*part).to_owned()));
         let removing = async {
-            let paths = self.objects.list(Some(&prefix)).map_ok(|object| object.location);
-            let mut removed = self.objects.delete_stream(Box::pin(paths));
-            while let Some(path) = removed.try_next().await.or_else(gone)? {
-                tracing::debug!(object = %path, "removed an object");
+            // Listed to the end first: a listing that fails, as of a bucket that is not there, must not pass for an empty one.
+            let paths: Vec<Path> =
+                self.objects.list(Some(&prefix)).map_ok(|object| object.location).try_collect().await?;
+            let paths = stream::iter(paths).map(Ok).boxed();
+            let mut removed = self.objects.delete_stream(paths);
+            while let Some(path) = removed.next().await {
+                match path {
+                    Ok(path) => tracing::debug!(object = %path, "removed an object"),
+                    // An object that went meanwhile is what was wanted.
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            if let Some(folder) = &self.folder {
+            if let Where::Folder(folder) = &self.place {
                 // With what a crash has left of half an object, which the listing does not show.
-                match tokio::fs::remove_dir_all(folder.join(path)).await {
+                match tokio::fs::remove_dir_all(folder.join(parts.iter().collect::<PathBuf>())).await {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                     _ => {}
                 }
@@ -160,48 +233,24 @@ impl Store {
     }
 }
 
-/// An object that went meanwhile is what was wanted.
-fn gone(error: object_store::Error) -> anyhow::Result<Option<Path>> {
-    match error {
-        object_store::Error::NotFound { .. } => Ok(None),
-        error => Err(error.into()),
-    }
+/// What a client is told when the store fails.
+pub(super) fn unavailable() -> Problem {
+    Problem::new(Code::Unavailable, "the store of the files does not answer; send it again")
 }
 
-impl Writer {
-    /// Adds bytes. Waits for the store when enough have come together.
-    pub(crate) async fn push(&mut self, bytes: Bytes) -> Result<(), Problem> {
-        self.length += bytes.len();
-        self.waiting.push(bytes);
-        if self.length >= self.chunk { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> Result<(), Problem> {
-        self.length = 0;
-        let payload: PutPayload = std::mem::take(&mut self.waiting).into_iter().collect();
-        in_time(self.upload.put_part(payload)).await
-    }
-
-    /// Makes the object be there, whole.
-    pub(crate) async fn finish(mut self) -> Result<(), Problem> {
-        if self.length > 0 {
-            self.flush().await?;
-        }
-        in_time(self.upload.complete()).await.map(drop)
-    }
-
-    /// Takes back what was written.
-    pub(crate) async fn abort(mut self) {
-        // What stays behind is found by the sweep.
-        if let Err(problem) = in_time(self.upload.abort()).await {
-            tracing::debug!(code = ?problem.code(), "half an object could not be taken back");
-        }
-    }
+/// The same for what is written: there is nothing that could be missing, but for the bucket.
+pub(super) async fn put_in_time<T>(step: impl Future<Output = object_store::Result<T>>) -> Result<T, Problem> {
+    in_time(async {
+        step.await.map_err(|error| match error {
+            object_store::Error::NotFound { source, .. } => object_store::Error::Generic { store: "files", source },
+            error => error,
+        })
+    })
+    .await
 }
 
 /// An answer of the store in time. What went wrong is logged here.
-async fn in_time<T>(step: impl Future<Output = object_store::Result<T>>) -> Result<T, Problem> {
-    let unavailable = || Problem::new(Code::Unavailable, "the store of the files does not answer; send it again");
+pub(super) async fn in_time<T>(step: impl Future<Output = object_store::Result<T>>) -> Result<T, Problem> {
     match tokio::time::timeout(STEP, step).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(object_store::Error::NotFound { .. })) => {

@@ -120,11 +120,17 @@ async fn info(State(edge): State<Edge>, caller: Caller, path: Path) -> Answer {
 
 async fn read(State(edge): State<Edge>, caller: Caller, path: Path, method: Method, mut headers: HeaderMap) -> Answer {
     let (id, file, _) = known(&edge, caller, &path).await?;
+    let keeper = edge.files.keeper()?;
     if method == Method::HEAD {
         // A range is a matter of GET only (RFC 9110, 14.2).
         headers.remove(header::RANGE);
+        return serve::described(id, &file, &headers);
     }
-    serve::original(&*edge.files.keeper()?, id, &file, &headers).await
+    if keeper.signed_urls {
+        serve::elsewhere(&keeper, id, &file, &headers).await
+    } else {
+        serve::original(&keeper, id, &file, &headers).await
+    }
 }
 
 async fn thumbnail(State(edge): State<Edge>, caller: Caller, path: Path, params: Params, headers: HeaderMap) -> Answer {

@@ -7,7 +7,7 @@ use std::{
 
 use service_kit::{
     auth::Signer,
-    env::{self, PREFIX, SETTINGS},
+    env::{self, CLOUD, PREFIX, SETTINGS},
 };
 use standalone::Config;
 
@@ -52,6 +52,22 @@ fn every_setting_is_documented_with_its_flag_and_default() {
         }
         assert_eq!(row[4].starts_with("*Secret.*"), setting.secret, "whether {} is secret", setting.name);
     }
+}
+
+#[test]
+fn every_setting_of_a_cloud_is_documented() {
+    for setting in CLOUD {
+        let row = row(setting.name);
+        assert_eq!(row.len(), 2, "{}", setting.name);
+        assert_eq!(row[1].starts_with("*Secret.*"), setting.secret, "whether {} is secret", setting.name);
+    }
+}
+
+#[test]
+fn a_folder_is_not_asked_to_sign() {
+    let error = refusal("PARLANCE_FILES_SIGNED_URLS", "true");
+    assert!(error.starts_with("PARLANCE_FILES_SIGNED_URLS: a folder cannot sign"), "{error}");
+    assert!(error.contains("s3://"), "it says what to do: {error}");
 }
 
 #[test]

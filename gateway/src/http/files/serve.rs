@@ -52,6 +52,38 @@ pub(super) async fn thumbnail(
     Ok(response)
 }
 
+/// What would be answered about a file that may be read, without asking the store for its bytes.
+pub(super) fn described(id: FileId, file: &v1::File, asked: &HeaderMap) -> Answer {
+    refuse_unready(file)?;
+    let etag = format!("\"{id}\"");
+    if none_match(asked, &etag) {
+        return Ok(headed(StatusCode::NOT_MODIFIED, &etag, Body::empty()));
+    }
+    let mut response = headed(StatusCode::OK, &etag, Body::empty());
+    insert(&mut response, header::CONTENT_LENGTH, &file.size.to_string());
+    insert(&mut response, header::ACCEPT_RANGES, "bytes");
+    describe(&mut response, &file.media_type, &file.name);
+    Ok(response)
+}
+
+/// Where the original bytes of a file that may be read are for a while: the store answers for them itself, in parts too.
+pub(super) async fn elsewhere(keeper: &Keeper, id: FileId, file: &v1::File, asked: &HeaderMap) -> Answer {
+    refuse_unready(file)?;
+    let etag = format!("\"{id}\"");
+    if none_match(asked, &etag) {
+        return Ok(headed(StatusCode::NOT_MODIFIED, &etag, Body::empty()));
+    }
+    // At the store there is no sandbox around it: nothing is shown there, everything is saved.
+    let disposition = disposition(false, &file.name);
+    let url = keeper.store.sign(id, Part::Original, shown(&file.media_type), &disposition).await?;
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    insert(&mut response, header::LOCATION, &url);
+    insert(&mut response, header::CACHE_CONTROL, "no-store");
+    // The URL is a right: it is not told to whom a page links.
+    insert(&mut response, header::REFERRER_POLICY, "no-referrer");
+    Ok(response)
+}
+
 /// The original bytes of a file that may be read.
 pub(super) async fn original(keeper: &Keeper, id: FileId, file: &v1::File, asked: &HeaderMap) -> Answer {
     refuse_unready(file)?;
@@ -96,16 +128,19 @@ fn headed(status: StatusCode, etag: &str, body: Body) -> Response {
 
 /// What it is and what it is called.
 fn describe(response: &mut Response, media_type: &str, name: &str) {
-    let inline = is_inline(media_type);
-    let shown = match media_type {
+    insert(response, header::CONTENT_TYPE, shown(media_type));
+    insert(response, header::CONTENT_DISPOSITION, &disposition(is_inline(media_type), name));
+}
+
+/// The type that is named.
+fn shown(media_type: &str) -> &str {
+    match media_type {
         "text/plain" => "text/plain; charset=utf-8",
-        known if inline => known,
+        known if is_inline(known) => known,
         // A type that a browser could run is not even named.
         known if runs(known) => "application/octet-stream",
         known => known,
-    };
-    insert(response, header::CONTENT_TYPE, shown);
-    insert(response, header::CONTENT_DISPOSITION, &disposition(inline, name));
+    }
 }
 
 fn runs(media_type: &str) -> bool {

@@ -93,7 +93,8 @@ impl Stage {
             most_connections: 10,
             grace: Duration::from_secs(4),
             files: gateway::files::Config {
-                url: None,
+                place: None,
+                signed_urls: false,
                 max_bytes: 1 << 20,
                 max_pixels: 1_000_000,
                 strip_exif: false,
