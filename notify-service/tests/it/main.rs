@@ -9,6 +9,7 @@ mod email;
 mod fcm;
 mod load;
 mod mentions;
+mod outage;
 mod pem;
 mod push;
 mod receiver;
