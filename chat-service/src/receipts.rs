@@ -212,7 +212,8 @@ fn judge(place: Option<Place>, marks: &[Mark]) -> Settled {
     Settled { answers, moved }
 }
 
-/// Everybody in a small room hears of it, unless this member does not show receipts, or one of a direct room blocks the other; one's own devices get their badge.
+/// Everybody in a small room hears of it, unless this member does not show receipts, or one of a direct room blocks the
+/// other; one's own devices get their badge.
 fn announce(announcement: &mut Announcement, moved: &Moved) {
     let Moved { place, read, advanced, delivered, mentions } = moved;
     let member = &place.member;

@@ -23,6 +23,7 @@ pub(crate) enum Package {
     RabbitMq,
     HaProxy,
     AioSmtpd,
+    OpenSsl,
 }
 
 impl Package {
@@ -33,6 +34,7 @@ impl Package {
             Self::RabbitMq => "rabbitmq-server",
             Self::HaProxy => "haproxy",
             Self::AioSmtpd => "python3-aiosmtpd",
+            Self::OpenSsl => "openssl",
         }
     }
 
@@ -45,6 +47,7 @@ impl Package {
             Self::RabbitMq => existing("/usr/lib/rabbitmq/bin/rabbitmq-server").or_else(|| find("rabbitmq-server")),
             Self::HaProxy => find("haproxy"),
             Self::AioSmtpd => find("aiosmtpd"),
+            Self::OpenSsl => find("openssl"),
         }
     }
 }

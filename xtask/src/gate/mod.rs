@@ -45,7 +45,8 @@ async fn on_services(steps: &mut Steps) -> anyhow::Result<()> {
 }
 
 async fn on_services_in(dir: &Path, steps: &mut Steps) -> anyhow::Result<()> {
-    let wanted = [Package::Postgres, Package::Redis, Package::RabbitMq, Package::HaProxy, Package::AioSmtpd];
+    let wanted =
+        [Package::Postgres, Package::Redis, Package::RabbitMq, Package::HaProxy, Package::AioSmtpd, Package::OpenSsl];
     let up = async {
         // All at once, as the lists of packages take longer than the packages.
         packages::ensure_installed(&wanted).await?;
