@@ -3,7 +3,7 @@
 //! One loop claims; each push that goes out is a task of its own, bounded in all and by origin; one more writes down
 //! what became of them. A push whose writing-down is lost is sent again, and replaces itself at its receiver by its topic.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use parlance_proto::{
@@ -46,6 +46,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ASKING: Duration = Duration::from_secs(3);
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// How much of the longest wait that may be, at random.
+const SHARE: Range<f64> = 0.5..1.0;
 /// Tries of a push: enough to outlast an hour of its provider's absence.
 const TRIES: i16 = 14;
 /// Looks at what was sent, whether it was read elsewhere: over half an hour.
@@ -293,8 +295,7 @@ impl Deliverer {
 
     /// How long after so many failed tries the next one is: growing, and never the same for all.
     fn backoff(&self, attempts: i16) -> Duration {
-        let longest = self.app.timing.retry.saturating_mul(1 << attempts.clamp(0, 20)).min(LONGEST);
-        longest.mul_f64(rand::rng().random_range(0.5..1.0))
+        longest_wait(self.app.timing.retry, attempts).mul_f64(rand::rng().random_range(SHARE))
     }
 
     async fn note_all(&self, push: &[Due], update: impl Fn(&Due) -> Update) {
@@ -324,6 +325,11 @@ pub(crate) async fn online(app: &App, users: impl Iterator<Item = UserId>) -> an
     // A presence-service of the version before does not tell: the invisible are pushed to until it is replaced.
     let states = items.iter().map(|item| item.state() != v1::PresenceState::Offline);
     Ok(users.into_iter().zip(states).collect())
+}
+
+/// The longest wait after so many failed tries, when it may be `first` after none.
+fn longest_wait(first: Duration, attempts: i16) -> Duration {
+    first.saturating_mul(1 << attempts.clamp(0, 20)).min(LONGEST)
 }
 
 /// Those that are not sent, with the reason, and those that are.
@@ -395,4 +401,21 @@ async fn measure(db: &Db, bus: &Bus) -> anyhow::Result<()> {
         metrics::gauge!("notify_batches_dead").set(dead as f64);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timing;
+
+    #[test]
+    fn the_tries_of_a_push_outlast_an_hour_without_its_provider() {
+        let first = Timing::default().retry;
+        // However the dice fall, and though no try takes any time.
+        let least: Duration = (0..TRIES - 1).map(|attempts| longest_wait(first, attempts).mul_f64(SHARE.start)).sum();
+        assert!(least > Duration::from_secs(3600), "{least:?}");
+        // And no longer than outcomes stay, so that one is always there to be seen.
+        let most: Duration = (0..TRIES - 1).map(|attempts| longest_wait(first, attempts)).sum();
+        assert!(most < jobs::KEPT, "{most:?}");
+    }
 }

@@ -26,6 +26,7 @@ pub(crate) enum Package {
     Clamd,
     /// Installs the object stores of the stories, which Debian has in no version that will do.
     Pip,
+    OpenSsl,
 }
 
 impl Package {
@@ -38,6 +39,7 @@ impl Package {
             Self::AioSmtpd => "python3-aiosmtpd",
             Self::Clamd => "clamav-daemon",
             Self::Pip => "python3-pip",
+            Self::OpenSsl => "openssl",
         }
     }
 
@@ -52,6 +54,7 @@ impl Package {
             Self::AioSmtpd => find("aiosmtpd"),
             Self::Clamd => find("clamd"),
             Self::Pip => find("pip3"),
+            Self::OpenSsl => find("openssl"),
         }
     }
 }

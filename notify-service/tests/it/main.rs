@@ -10,6 +10,7 @@ mod fcm;
 mod load;
 mod mentions;
 mod notifications;
+mod outage;
 mod pem;
 mod push;
 mod receiver;

@@ -45,8 +45,8 @@ async fn on_services(steps: &mut Steps) -> anyhow::Result<()> {
 }
 
 async fn on_services_in(dir: &Path, steps: &mut Steps) -> anyhow::Result<()> {
-    use Package::{AioSmtpd, Clamd, HaProxy, Pip, Postgres, RabbitMq, Redis};
-    let wanted = [Postgres, Redis, RabbitMq, HaProxy, AioSmtpd, Clamd, Pip];
+    use Package::{AioSmtpd, Clamd, HaProxy, OpenSsl, Pip, Postgres, RabbitMq, Redis};
+    let wanted = [Postgres, Redis, RabbitMq, HaProxy, AioSmtpd, Clamd, Pip, OpenSsl];
     let up = async {
         // All at once, as the lists of packages take longer than the packages.
         packages::ensure_installed(&wanted).await?;
