@@ -2,9 +2,15 @@
 //! parts only, so what comes waits in a file without a name until it makes one: a client that sends slowly then holds a
 //! piece of a disk, and memory is taken for what is on its way to the store, by a few at a time.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -23,25 +29,56 @@ const TURN: Duration = Duration::from_secs(60);
 /// How long taking back half an object may take.
 const ABORT: Duration = Duration::from_secs(5);
 
-/// Who may have a part in memory.
+/// Who may have a part in memory, and the memory, which is used again: given back each time, it would stay with the allocator
+/// in more places than there are turns.
 #[derive(Debug)]
-pub(super) struct Turns(Semaphore);
+pub(super) struct Turns {
+    free: Semaphore,
+    buffers: Mutex<Vec<BytesMut>>,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(TURNS))
+        Self { free: Semaphore::new(TURNS), buffers: Mutex::default() }
     }
 }
 
 impl Turns {
-    async fn take(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        match tokio::time::timeout(TURN, self.0.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
+    async fn take(&self) -> Result<Turn<'_>, Problem> {
+        match tokio::time::timeout(TURN, self.free.acquire()).await {
+            Ok(Ok(permit)) => Ok(Turn { turns: self, lent: None, _permit: permit }),
             _ => {
                 tracing::error!("the store of the files is too slow for what comes");
                 Err(unavailable())
             }
         }
+    }
+}
+
+/// The right to have a part in memory until this is dropped.
+struct Turn<'a> {
+    turns: &'a Turns,
+    /// What is on its way in a buffer of the turns.
+    lent: Option<Bytes>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Turn<'_> {
+    /// What waits on the disk and what comes after it, to be sent while this turn lasts.
+    async fn payload(&mut self, spool: &mut Spool, after: Vec<Bytes>) -> Result<PutPayload, Problem> {
+        let buffer = self.turns.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spooled = spool.take(buffer.unwrap_or_else(|| BytesMut::with_capacity(PART))).await?;
+        self.lent = Some(spooled.clone());
+        Ok([spooled].into_iter().chain(after).filter(|bytes| !bytes.is_empty()).collect())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Memory that a request still holds, as one that took too long, goes with it.
+        let Some(Ok(mut buffer)) = self.lent.take().map(Bytes::try_into_mut) else { return };
+        buffer.clear();
+        self.turns.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 
@@ -142,12 +179,12 @@ impl InParts {
     }
 
     async fn send_part(&mut self) -> Result<(), Problem> {
-        let _turn = self.turns.take().await?;
+        let mut turn = self.turns.take().await?;
         if self.upload.is_none() {
             self.upload = Some(put_in_time(self.store.put_multipart(&self.path)).await?);
         }
         let Some(upload) = &mut self.upload else { return Err(unavailable()) };
-        let payload = self.spool.take(self.waiting.take()).await?;
+        let payload = turn.payload(&mut self.spool, self.waiting.take()).await?;
         put_in_time(upload.put_part(payload)).await
     }
 
@@ -167,8 +204,12 @@ impl InParts {
             let Some(upload) = &mut self.upload else { return Err(unavailable()) };
             return put_in_time(upload.complete()).await.map(drop);
         }
-        let _turn = if self.spool.length > 0 { Some(self.turns.take().await?) } else { None };
-        let payload = self.spool.take(self.waiting.take()).await?;
+        if self.spool.length == 0 {
+            let payload: PutPayload = self.waiting.take().into_iter().collect();
+            return put_in_time(self.store.put(&self.path, payload)).await.map(drop);
+        }
+        let mut turn = self.turns.take().await?;
+        let payload = turn.payload(&mut self.spool, self.waiting.take()).await?;
         put_in_time(self.store.put(&self.path, payload)).await.map(drop)
     }
 }
@@ -217,19 +258,15 @@ impl Spool {
         Ok(())
     }
 
-    /// All that waits, with what comes after it; nothing waits then.
-    async fn take(&mut self, after: Vec<Bytes>) -> Result<PutPayload, Problem> {
-        let mut parts = Vec::with_capacity(after.len() + 1);
-        if let Some(file) = self.file.clone().filter(|_| self.length > 0) {
-            let mut bytes = vec![0; std::mem::take(&mut self.length)];
-            let reading = move || {
-                file.read_exact_at(&mut bytes, 0)?;
-                Ok(bytes)
-            };
-            parts.push(Bytes::from(on_disk(reading).await?));
-        }
-        parts.extend(after);
-        Ok(parts.into_iter().collect())
+    /// All that waits, in this buffer; nothing waits then.
+    async fn take(&mut self, mut buffer: BytesMut) -> Result<Bytes, Problem> {
+        buffer.resize(std::mem::take(&mut self.length), 0);
+        let Some(file) = self.file.clone() else { return Ok(buffer.freeze()) };
+        let reading = move || {
+            file.read_exact_at(&mut buffer, 0)?;
+            Ok(buffer.freeze())
+        };
+        on_disk(reading).await
     }
 }
 
@@ -276,7 +313,9 @@ mod tests {
                 assert!(writer.spool.length <= PART);
             }
             assert_eq!(writer.upload.is_some(), length > PART, "{length} in pieces of {cut}");
+            let turns = Arc::clone(&writer.turns);
             writer.finish().await.unwrap();
+            assert!(turns.buffers.lock().unwrap().len() <= 1, "one at a time needs one buffer");
             let stored = store.get(&Path::from("x")).await.unwrap().bytes().await.unwrap();
             assert!(stored == bytes, "{length} in pieces of {cut}");
         }
