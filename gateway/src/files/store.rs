@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures_util::{
     StreamExt, TryStreamExt,
@@ -111,7 +111,8 @@ impl Store {
     /// Asks whether the store is there, and whether this process may use it: what there is of a file that there is not.
     pub(super) async fn probe(&self, patience: Duration) -> anyhow::Result<()> {
         let nobody = self.below([FileId(Uuid::nil()).to_string()]);
-        tokio::time::timeout(patience, self.objects.list(Some(&nobody)).try_next()).await??;
+        let asked = tokio::time::timeout(patience, self.objects.list(Some(&nobody)).try_next()).await?;
+        asked.map_err(|error| anyhow!(said(&error)))?;
         Ok(())
     }
 
@@ -208,8 +209,8 @@ impl Store {
         let prefix = self.below(parts.iter().map(|part| (*part).to_owned()));
         let removing = async {
             // Listed to the end first: a listing that fails, as of a bucket that is not there, must not pass for an empty one.
-            let paths: Vec<Path> =
-                self.objects.list(Some(&prefix)).map_ok(|object| object.location).try_collect().await?;
+            let listed = self.objects.list(Some(&prefix)).map_ok(|object| object.location).try_collect().await;
+            let paths: Vec<Path> = listed.map_err(|error| anyhow!(said(&error)))?;
             let paths = stream::iter(paths).map(Ok).boxed();
             let mut removed = self.objects.delete_stream(paths);
             while let Some(path) = removed.next().await {
@@ -217,7 +218,7 @@ impl Store {
                     Ok(path) => tracing::debug!(object = %path, "removed an object"),
                     // An object that went meanwhile is what was wanted.
                     Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(anyhow!(said(&error))),
                 }
             }
             if let Where::Folder(folder) = &self.place {
@@ -249,6 +250,20 @@ pub(super) async fn put_in_time<T>(step: impl Future<Output = object_store::Resu
     .await
 }
 
+/// What went wrong, each cause once: most say those below them as well, but not the last one.
+pub(super) fn said(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// An answer of the store in time. What went wrong is logged here.
 pub(super) async fn in_time<T>(step: impl Future<Output = object_store::Result<T>>) -> Result<T, Problem> {
     match tokio::time::timeout(STEP, step).await {
@@ -257,12 +272,27 @@ pub(super) async fn in_time<T>(step: impl Future<Output = object_store::Result<T
             Err(Problem::new(Code::NotFound, "there is no such file, or you may not read it"))
         }
         Ok(Err(error)) => {
-            tracing::error!(error = %error, "the store of the files failed");
+            tracing::error!(error = said(&error), "the store of the files failed");
             Err(unavailable())
         }
         Err(_) => {
             tracing::error!("the store of the files took too long");
             Err(unavailable())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        let connecting = object_store::Error::Generic { store: "S3", source: refused.into() };
+        let outer = object_store::Error::Generic { store: "S3", source: connecting.into() };
+        assert_eq!(said(&outer), "Generic S3 error: Generic S3 error: connection refused");
     }
 }

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::store::{STEP, in_time, put_in_time, unavailable};
+use super::store::{STEP, in_time, put_in_time, said, unavailable};
 use crate::error::Problem;
 
 /// Bytes that are written to a disk at once.
@@ -115,7 +115,7 @@ impl Writer {
         // In a folder what stays behind is found by the sweep; a bucket has its own rule for it.
         match tokio::time::timeout(ABORT, upload.abort()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "half an object could not be taken back"),
+            Ok(Err(error)) => tracing::warn!(error = said(&error), "half an object could not be taken back"),
             Err(_) => tracing::warn!("half an object could not be taken back in time"),
         }
     }
