@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use parlance_proto::{
-    presence::{StatesReply, StatesRequest},
+    presence::{StatesReply, StatesRequest, presence_client::PresenceClient},
     v1,
 };
 use rand::Rng as _;
@@ -16,6 +16,7 @@ use service_kit::{
     clock,
     db::Db,
     id::UserId,
+    rpc::Client,
     tasks::Tasks,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -119,7 +120,7 @@ impl Deliverer {
         if claimed.is_empty() {
             return Ok(());
         }
-        let online = match online(&self.app, claimed.iter().map(Due::user)).await {
+        let online = match online(&self.app.presence, claimed.iter().map(Due::user)).await {
             Ok(online) => online,
             Err(error) => {
                 // Nobody is offline only because presence-service does not say. It is asked again.
@@ -311,12 +312,15 @@ impl Deliverer {
 }
 
 /// Who of these users has a live session, be it that nobody else may know.
-pub(crate) async fn online(app: &App, users: impl Iterator<Item = UserId>) -> anyhow::Result<HashMap<UserId, bool>> {
+pub(crate) async fn online(
+    presence: &PresenceClient<Client>,
+    users: impl Iterator<Item = UserId>,
+) -> anyhow::Result<HashMap<UserId, bool>> {
     let mut users: Vec<UserId> = users.collect();
     users.sort_unstable();
     users.dedup();
     let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
-    let mut presence = app.presence.clone();
+    let mut presence = presence.clone();
     let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
     let StatesReply { items, present } = answer.context("presence-service does not answer")??.into_inner();
     if present.len() == users.len() {

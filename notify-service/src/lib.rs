@@ -252,13 +252,14 @@ pub async fn start(
     let counts = Arc::new(Counts::default());
     let directory = DirectoryClient::new(presence.clone()).max_decoding_message_size(MAX_MESSAGE);
     let teller = Teller::start(bus.clone(), directory, tasks);
-    let planner = Planner::new(db.clone(), config.timing.delay, teller.clone());
+    let presence = PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE);
+    let planner = Planner::new(db.clone(), config.timing.delay, teller.clone(), Some(presence.clone()));
     let app = Arc::new(App {
         db,
         counts: Arc::clone(&counts),
         planner: planner.clone(),
         teller,
-        presence: PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE),
+        presence,
         vapid,
         fcm,
         apns,

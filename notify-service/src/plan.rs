@@ -6,11 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parlance_proto::v1::Message;
+use parlance_proto::{presence::presence_client::PresenceClient, v1::Message};
 use service_kit::{
     clock,
     db::{Db, Tx},
     on_db,
+    rpc::Client,
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -36,10 +37,10 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// For this database, where a push waits so long for a read elsewhere.
+    /// For this database, where a push waits so long for a read elsewhere, and `presence` says who is there.
     #[must_use]
-    pub fn new(db: Db, delay: Duration, teller: Teller) -> Self {
-        Self { db, delay, looks: Looks::new(delay), teller, planned: Arc::default() }
+    pub fn new(db: Db, delay: Duration, teller: Teller, presence: Option<PresenceClient<Client>>) -> Self {
+        Self { db, delay, looks: Looks::new(delay, presence), teller, planned: Arc::default() }
     }
 
     /// Writes what these give. Tells how many pushes are new.

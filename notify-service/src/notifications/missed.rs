@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parlance_proto::presence::presence_client::PresenceClient;
 use service_kit::{
     clock,
     db::{Db, Tx},
     id::UserId,
     on_db, on_tx,
+    rpc::Client,
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -20,9 +22,11 @@ use super::{Kind, Notification, note, tell::Told};
 use crate::{App, attempt::in_future, deliver, news::News};
 
 /// Rows that are looked at together.
-const CLAIMED: i64 = 128;
+const CLAIMED: i64 = 512;
 /// How long whoever has claimed a row keeps it.
 const LEASE: Duration = Duration::from_secs(60);
+/// How long looks wait at least for others that are due soon after: nobody is in a hurry.
+const GATHER: Duration = Duration::from_millis(200);
 /// How often it is looked for what is due when nothing announces itself.
 const POLL: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
@@ -34,19 +38,22 @@ const REMEMBERED: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Looks {
     delay: Duration,
-    /// Until when, by room and sender, a look is ahead that also covers what comes before it. A plain lock, never held across
-    /// an await.
+    /// Who is there to see what comes; without it nobody is.
+    presence: Option<PresenceClient<Client>>,
+    /// Until when, by room and sender, nothing is to be done: a look is ahead that also covers what comes before it, or the other
+    /// one was there a moment ago. A plain lock, never held across an await.
     ahead: Arc<Mutex<HashMap<(Uuid, Uuid), Instant>>>,
     planned: Arc<Notify>,
 }
 
 impl Looks {
     /// Looks come this long after a message.
-    pub(crate) fn new(delay: Duration) -> Self {
-        Self { delay, ahead: Arc::default(), planned: Arc::default() }
+    pub(crate) fn new(delay: Duration, presence: Option<PresenceClient<Client>>) -> Self {
+        Self { delay, presence, ahead: Arc::default(), planned: Arc::default() }
     }
 
-    /// Has the receivers of direct messages looked at. Costs nothing while such a look is ahead.
+    /// Has the receivers of direct messages looked at who have no live session now: the others see what comes, and most of what
+    /// is said is said between two who are there. Costs nothing while a look is ahead.
     ///
     /// # Errors
     /// When the database does not do it.
@@ -62,8 +69,16 @@ impl Looks {
         if pairs.is_empty() {
             return Ok(());
         }
-        insert(db, &pairs, in_future(self.delay)).await?;
-        self.planned.notify_one();
+        let mut receivers = receivers(db, &pairs).await?;
+        if let Some(presence) = &self.presence {
+            // Who is not known to be there is looked at, and presence-service asked again then.
+            let online = deliver::online(presence, receivers.iter().map(|(user, _)| *user)).await.unwrap_or_default();
+            receivers.retain(|(user, _)| !online.get(user).copied().unwrap_or_default());
+        }
+        if !receivers.is_empty() {
+            insert(db, &receivers, in_future(self.delay)).await?;
+            self.planned.notify_one();
+        }
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         if ahead.len() + pairs.len() > REMEMBERED {
             ahead.retain(|_, until| *until > now);
@@ -81,35 +96,54 @@ fn direct(news: &News) -> Option<(Uuid, Uuid)> {
     Some((Uuid::from_slice(&message.room).ok()?, Uuid::from_slice(&message.sender).ok()?))
 }
 
-async fn insert(db: &Db, pairs: &[(Uuid, Uuid)], due: i64) -> sqlx::Result<()> {
+/// The other members of these rooms.
+async fn receivers(db: &Db, pairs: &[(Uuid, Uuid)]) -> sqlx::Result<Vec<(UserId, Uuid)>> {
+    match db {
+        Db::Postgres(pool) => {
+            sqlx::query_as(
+                "select m.user_id, m.room_id from unnest($1::uuid[], $2::uuid[]) as n (room_id, sender)
+                 join members m on m.room_id = n.room_id and m.user_id <> n.sender and m.present",
+            )
+            .bind(pairs.iter().map(|(room, _)| *room).collect::<Vec<_>>())
+            .bind(pairs.iter().map(|(_, sender)| *sender).collect::<Vec<_>>())
+            .fetch_all(pool)
+            .await
+        }
+        Db::Sqlite(sqlite) => {
+            let mut receivers = Vec::with_capacity(pairs.len());
+            for (room, sender) in pairs {
+                let of_one = sqlx::query_as::<_, (UserId, Uuid)>(
+                    "select user_id, room_id from members where room_id = $1 and user_id <> $2 and present",
+                );
+                receivers.extend(of_one.bind(room).bind(sender).fetch_all(&sqlite.read).await?);
+            }
+            Ok(receivers)
+        }
+    }
+}
+
+async fn insert(db: &Db, receivers: &[(UserId, Uuid)], due: i64) -> sqlx::Result<()> {
     let mut tx = db.begin().await?;
     match &mut tx {
         Tx::Postgres(tx) => {
             sqlx::query(
                 "insert into missed (user_id, room_id, due_at)
-                 select m.user_id, m.room_id, $3 from unnest($1::uuid[], $2::uuid[]) as n (room_id, sender)
-                 join members m on m.room_id = n.room_id and m.user_id <> n.sender and m.present
+                 select user_id, room_id, $3 from unnest($1::uuid[], $2::uuid[]) as n (user_id, room_id)
                  on conflict (user_id, room_id) do nothing",
             )
-            .bind(pairs.iter().map(|(room, _)| *room).collect::<Vec<_>>())
-            .bind(pairs.iter().map(|(_, sender)| *sender).collect::<Vec<_>>())
+            .bind(receivers.iter().map(|(user, _)| user.0).collect::<Vec<_>>())
+            .bind(receivers.iter().map(|(_, room)| *room).collect::<Vec<_>>())
             .bind(due)
             .execute(&mut **tx)
             .await?;
         }
         Tx::Sqlite(tx) => {
-            for (room, sender) in pairs {
-                sqlx::query(
-                    "insert into missed (user_id, room_id, due_at)
-                     select m.user_id, m.room_id, $3 from members m
-                     where m.room_id = $1 and m.user_id <> $2 and m.present
+            for (user, room) in receivers {
+                let insert = sqlx::query(
+                    "insert into missed (user_id, room_id, due_at) values ($1, $2, $3)
                      on conflict (user_id, room_id) do nothing",
-                )
-                .bind(room)
-                .bind(sender)
-                .bind(due)
-                .execute(&mut **tx)
-                .await?;
+                );
+                insert.bind(user).bind(room).bind(due).execute(&mut **tx).await?;
             }
         }
     }
@@ -175,6 +209,7 @@ async fn wait(app: &App) -> anyhow::Result<()> {
     if !wait.is_zero() {
         let _ = tokio::time::timeout(wait, app.planner.looks().planned.notified()).await;
     }
+    tokio::time::sleep(GATHER.min(app.timing.delay)).await;
     Ok(())
 }
 
@@ -185,7 +220,7 @@ async fn step(app: &App) -> anyhow::Result<()> {
         return Ok(());
     }
     // Without an answer the rows come again when the claim has run out: nobody is offline only because it is not said.
-    let online = deliver::online(app, looks.iter().map(|look| UserId(look.user_id))).await?;
+    let online = deliver::online(&app.presence, looks.iter().map(|look| UserId(look.user_id))).await?;
     let is_online = |look: &Look| online.get(&UserId(look.user_id)).copied().unwrap_or_default();
     let missed = looks.iter().filter_map(|look| look.missed(is_online(look))).collect();
     let mut tx = app.db.begin().await?;

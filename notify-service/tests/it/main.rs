@@ -90,7 +90,7 @@ impl Bench {
         let database = Database::sqlite();
         let db = Db::connect(&database.url()).await.unwrap();
         notify_service::migrate(&db).await.unwrap();
-        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO, Teller::silent()));
+        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO, Teller::silent(), None));
         Self { consumer, worker, counts, bus, db, database, _tasks: tasks }
     }
 

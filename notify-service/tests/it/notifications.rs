@@ -173,7 +173,7 @@ async fn what_is_told_twice_is_in_the_list_once(world: &World) {
     let room = world.group(&maja, "team", &[&bob]).await;
     let all = posts(world, &maja, &room, SendItem { mentions_all: true, ..SendItem::default() }).await;
     is_told(world, &bob, &[(MENTION, all.seq), (INVITATION, 0)]).await;
-    let planner = Planner::new(world.db.clone(), std::time::Duration::ZERO, Teller::silent());
+    let planner = Planner::new(world.db.clone(), std::time::Duration::ZERO, Teller::silent(), None);
     planner.plan(&[News::Message { message: all.clone(), direct: false }]).await.unwrap();
     is_told(world, &bob, &[(MENTION, all.seq), (INVITATION, 0)]).await;
 }

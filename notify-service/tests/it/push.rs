@@ -227,7 +227,7 @@ async fn what_is_told_twice_is_pushed_once(world: &World) {
     world.subscribes(&bob, &receiver, "bob").await;
     let message = world.says(&maja, &room, "once").await;
     world.decides(&message, &bob, "sent", "delivered").await;
-    let planner = Planner::new(world.db.clone(), Duration::ZERO, Teller::silent());
+    let planner = Planner::new(world.db.clone(), Duration::ZERO, Teller::silent(), None);
     let news = News::Message { message, direct: true };
     assert_eq!(planner.plan(&[news.clone(), news]).await.unwrap(), 0, "it is there, and decided");
     let next = world.says(&maja, &room, "next").await;
