@@ -73,7 +73,7 @@ async fn refused(error: io::Error) {
 }
 
 /// Frames are flushed when they are complete: waiting for more to fill a packet only delays them. And who stops reading in the
-/// middle of a download is cut by the kernel, for nothing up here would notice.
+/// middle of a download is cut by the kernel, for nothing up here would notice. It serves as well where neither can be had.
 fn set_up(socket: &TcpStream, unread: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(socket).set_tcp_user_timeout(Some(unread))?;
@@ -84,8 +84,7 @@ fn set_up(socket: &TcpStream, unread: Duration) -> io::Result<()> {
 
 async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, connections: Tasks, bounds: Bounds) {
     if let Err(error) = set_up(&socket, bounds.unread) {
-        tracing::debug!(error = %error, "a connection has gone before it was served");
-        return;
+        tracing::debug!(error = %error, "a connection is served without what was to be set up");
     }
     let service = router.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

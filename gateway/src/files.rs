@@ -1,5 +1,6 @@
 //! Files: their bytes stream between clients and the object store. What is known of them, and who may read them, is
-//! chat-service's; here are the store, what a content turns out to be, the scan for viruses, and the sweep that removes what nobody needs.
+//! chat-service's; here are the store, what a content turns out to be, the scan for viruses, and the sweep that removes what
+//! nobody needs.
 
 mod clamd;
 mod kind;

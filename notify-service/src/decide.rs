@@ -159,7 +159,9 @@ pub(crate) fn decide(due: &Due, online: bool, now: i64) -> Option<Verdict> {
     }
     match due.notify {
         Some(NOTIFY_NONE) => return verdict(Outcome::Skipped, "level", None),
-        Some(NOTIFY_MENTIONS) if due.kind() == "message" => return verdict(Outcome::Skipped, "level", None),
+        Some(NOTIFY_MENTIONS) if !(due.invitation || due.is_reply() || due.mentioned) => {
+            return verdict(Outcome::Skipped, "level", None);
+        }
         _ => {}
     }
     if let (Some(from), Some(to), Some(zone)) = (due.quiet_from, due.quiet_to, &due.time_zone)

@@ -33,6 +33,7 @@ use crate::{
     notifications,
     origins::{Entry, Origin, Origins},
     payload,
+    sweep::sweep,
 };
 
 /// Pushes that are on their way, or wait for their turn, at once.
@@ -43,8 +44,8 @@ const CLAIMED: usize = 128;
 const POLL: Duration = Duration::from_secs(1);
 /// How long after a failure of the database or of presence-service it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long presence-service may take.
-const ASKING: Duration = Duration::from_secs(3);
+/// How long presence-service may take when a push is due.
+pub(crate) const ASKING: Duration = Duration::from_secs(3);
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// How much of the longest wait that may be, at random.
@@ -120,7 +121,7 @@ impl Deliverer {
         if claimed.is_empty() {
             return Ok(());
         }
-        let online = match online(&self.app.presence, claimed.iter().map(Due::user)).await {
+        let online = match online(&self.app.presence, claimed.iter().map(Due::user), ASKING).await {
             Ok(online) => online,
             Err(error) => {
                 // Nobody is offline only because presence-service does not say. It is asked again.
@@ -311,17 +312,18 @@ impl Deliverer {
     }
 }
 
-/// Who of these users has a live session, be it that nobody else may know.
+/// Who of these users has a live session, be it that nobody else may know. presence-service may take so long.
 pub(crate) async fn online(
     presence: &PresenceClient<Client>,
     users: impl Iterator<Item = UserId>,
+    patience: Duration,
 ) -> anyhow::Result<HashMap<UserId, bool>> {
     let mut users: Vec<UserId> = users.collect();
     users.sort_unstable();
     users.dedup();
     let request = StatesRequest { users: users.iter().map(|user| user.to_wire()).collect() };
     let mut presence = presence.clone();
-    let answer = tokio::time::timeout(ASKING, presence.states(request)).await;
+    let answer = tokio::time::timeout(patience, presence.states(request)).await;
     let StatesReply { items, present } = answer.context("presence-service does not answer")??.into_inner();
     if present.len() == users.len() {
         return Ok(users.into_iter().zip(present).collect());
@@ -380,7 +382,7 @@ async fn keep(app: Arc<App>, bus: Bus) {
     loop {
         let kept = tokio::select! {
             _ = measures.tick() => measure(&app.db, &bus).await,
-            _ = sweeps.tick() => sweep(&app.db).await.map_err(Into::into),
+            _ = sweeps.tick() => sweep_all(&app.db).await.map_err(Into::into),
         };
         if let Err(error) = kept {
             tracing::warn!(error = format!("{error:#}"), "the pushes could not be counted or swept");
@@ -388,9 +390,9 @@ async fn keep(app: Arc<App>, bus: Bus) {
     }
 }
 
-async fn sweep(db: &Db) -> sqlx::Result<()> {
-    jobs::sweep(db).await?;
-    notifications::sweep(db).await
+async fn sweep_all(db: &Db) -> sqlx::Result<()> {
+    sweep(db, jobs::SWEEP, jobs::KEPT).await?;
+    sweep(db, notifications::SWEEP, notifications::KEPT).await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges")]

@@ -236,7 +236,7 @@ fn text(messages: &[Due]) -> String {
     for due in &messages[untold..] {
         let sender = line(due.sender_name.as_deref().unwrap_or_default());
         let said = due.text.as_deref().filter(|_| privacy == Privacy::Full).unwrap_or("New message");
-        let said = if due.invitation { "You were added" } else { said };
+        let said = if due.invitation { "added you" } else { said };
         let _ = writeln!(text, "{} {sender}: {}\n", time(due), cut(said, TEXT));
     }
     text

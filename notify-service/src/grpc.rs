@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use parlance_proto::event::user_event;
-use parlance_proto::notify::{
-    self as wire, CountsReply, CountsRequest, DeviceList, GetSettingsRequest, ListDevicesRequest, PutSettingsReply,
-    PutSettingsRequest, RegisterDeviceRequest, RegisteredDevice, RemoveDeviceReply, RemoveDeviceRequest,
-    TestDeviceReply, TestDeviceRequest, VapidReply, VapidRequest, WhyReply, WhyRequest,
-    notify_server::{Notify, NotifyServer},
+use parlance_proto::{
+    event::user_event,
+    notify::{
+        self as wire, CountsReply, CountsRequest, DeviceList, GetSettingsRequest, ListDevicesRequest, PutSettingsReply,
+        PutSettingsRequest, RegisterDeviceRequest, RegisteredDevice, RemoveDeviceReply, RemoveDeviceRequest,
+        TestDeviceReply, TestDeviceRequest, VapidReply, VapidRequest, WhyReply, WhyRequest,
+        notify_server::{Notify, NotifyServer},
+    },
 };
 use service_kit::{
     fault::Fault,

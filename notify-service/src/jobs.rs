@@ -24,8 +24,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const GATHERED: i64 = 500;
 /// How long an outcome stays.
 pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Old outcomes that are deleted at once.
-const SWEPT: i64 = 1000;
 
 /// What a row says from now on. It holds only as long as the claim does.
 #[derive(Debug)]
@@ -275,30 +273,9 @@ pub(crate) async fn backlog(db: &Db) -> sqlx::Result<(i64, i64)> {
 }
 
 /// Deletes outcomes whose time is over.
-///
-/// # Errors
-/// When the database does not do it.
-pub(crate) async fn sweep(db: &Db) -> sqlx::Result<()> {
-    let until = clock::now_ms() - i64::try_from(KEPT.as_millis()).unwrap_or_default();
-    loop {
-        let mut tx = db.begin().await?;
-        let swept = on_tx!(&mut tx, c => sqlx::query(
-            "delete from pushes where (room_id, seq, user_id, device_id) in (
-                select room_id, seq, user_id, device_id from pushes where due_at is null and at < $1 limit $2
-             )",
-        )
-        .bind(until)
-        .bind(SWEPT)
-        .execute(c)
-        .await
-        .map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        if swept == 0 {
-            return Ok(());
-        }
-    }
-}
-
+pub(crate) const SWEEP: &str = "delete from pushes where (room_id, seq, user_id, device_id) in (
+        select room_id, seq, user_id, device_id from pushes where due_at is null and at < $1 limit $2
+    )";
 const CLAIM_POSTGRES: &str = "update pushes set claim = $1, due_at = $2
     where (room_id, seq, user_id, device_id) in (
         select room_id, seq, user_id, device_id from pushes where due_at <= $3

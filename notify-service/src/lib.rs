@@ -26,6 +26,7 @@ mod origins;
 mod payload;
 pub mod plan;
 mod settings;
+mod sweep;
 mod target;
 mod vapid;
 mod webhook;
@@ -253,7 +254,7 @@ pub async fn start(
     let directory = DirectoryClient::new(presence.clone()).max_decoding_message_size(MAX_MESSAGE);
     let teller = Teller::start(bus.clone(), directory, tasks);
     let presence = PresenceClient::new(presence).max_decoding_message_size(MAX_MESSAGE);
-    let planner = Planner::new(db.clone(), config.timing.delay, teller.clone(), Some(presence.clone()));
+    let planner = Planner::new(db.clone(), config.timing.delay, teller.clone(), presence.clone());
     let app = Arc::new(App {
         db,
         counts: Arc::clone(&counts),

@@ -10,14 +10,14 @@ pub mod tell;
 
 use std::time::Duration;
 
-use parlance_proto::v1;
+use parlance_proto::{event::user_event, v1};
 use service_kit::{clock, db::Db, id::UserId, on_tx};
 use uuid::Uuid;
 
+use self::tell::Told;
+
 /// How long they stay.
-const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Old ones that are deleted at once.
-const SWEPT: i64 = 1000;
+pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What it is about. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type)]
@@ -72,6 +72,11 @@ impl Notification {
             read: self.read,
             message: None,
         }
+    }
+
+    /// What its user is told.
+    pub(crate) fn told(&self) -> Told {
+        (UserId(self.user_id), user_event::Kind::Notified(self.to_wire()))
     }
 }
 
@@ -146,24 +151,5 @@ pub(crate) async fn read(db: &Db, user: UserId, up_to: Uuid) -> sqlx::Result<()>
 }
 
 /// Deletes those whose time is over.
-///
-/// # Errors
-/// When the database does not do it.
-pub(crate) async fn sweep(db: &Db) -> sqlx::Result<()> {
-    let until = clock::now_ms() - i64::try_from(KEPT.as_millis()).unwrap_or_default();
-    loop {
-        let mut tx = db.begin().await?;
-        let swept = on_tx!(&mut tx, c => sqlx::query(
-            "delete from notifications where id in (select id from notifications where at < $1 limit $2)",
-        )
-        .bind(until)
-        .bind(SWEPT)
-        .execute(c)
-        .await
-        .map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        if swept == 0 {
-            return Ok(());
-        }
-    }
-}
+pub(crate) const SWEEP: &str =
+    "delete from notifications where id in (select id from notifications where at < $1 limit $2)";

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parlance_proto::{presence::presence_client::PresenceClient, v1::Message};
+use parlance_proto::presence::presence_client::PresenceClient;
 use service_kit::{
     clock,
     db::{Db, Tx},
@@ -18,12 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     attempt::in_future,
-    news::{Invitation, News},
-    notifications::{
-        missed::{self, Looks},
-        note,
-        tell::Teller,
-    },
+    news::News,
+    notifications::{Notification, missed::Looks, note, tell::Teller},
 };
 
 /// Plans. Cheap to clone.
@@ -39,7 +35,7 @@ pub struct Planner {
 impl Planner {
     /// For this database, where a push waits so long for a read elsewhere, and `presence` says who is there.
     #[must_use]
-    pub fn new(db: Db, delay: Duration, teller: Teller, presence: Option<PresenceClient<Client>>) -> Self {
+    pub fn new(db: Db, delay: Duration, teller: Teller, presence: PresenceClient<Client>) -> Self {
         Self { db, delay, looks: Looks::new(delay, presence), teller, planned: Arc::default() }
     }
 
@@ -50,17 +46,23 @@ impl Planner {
     pub async fn plan(&self, news: &[News]) -> sqlx::Result<u64> {
         // First, for the push of an invitation is about its row in the list.
         let new = note::note(&self.db, news).await?;
-        self.teller.tell(new.iter().map(missed::told).collect());
+        self.teller.tell(new.iter().map(Notification::told).collect());
+        let pushes = self.plan_pushes(news).await?;
+        // Last, for it waits for presence-service, and none of this does.
         self.looks.plan(&self.db, news).await?;
-        let messages: Vec<New> = news.iter().filter_map(News::message).filter_map(New::of).collect();
-        let invitations: Vec<Invitation> = news.iter().filter_map(invitation).collect();
+        Ok(pushes)
+    }
+
+    async fn plan_pushes(&self, news: &[News]) -> sqlx::Result<u64> {
+        let messages: Vec<Place> = news.iter().filter_map(message).collect();
+        let invitations: Vec<Place> = news.iter().filter_map(invitation).collect();
         if (messages.is_empty() && invitations.is_empty()) || !self.has_devices().await? {
             return Ok(0);
         }
-        let (now, due) = (clock::now_ms(), in_future(self.delay));
+        let due = in_future(self.delay);
         let mut tx = self.db.begin().await?;
-        let mut rows = of_messages(&mut tx, &messages, now, due).await?;
-        rows += of_invitations(&mut tx, &invitations, now, due).await?;
+        let mut rows = insert(&mut tx, MESSAGES, &messages, due).await?;
+        rows += insert(&mut tx, INVITATIONS, &invitations, due).await?;
         tx.commit().await?;
         if rows > 0 {
             self.planned.notify_one();
@@ -80,39 +82,36 @@ impl Planner {
         self.planned.notified().await;
     }
 
-    /// Whom it has looked at.
+    /// Who is to be looked at.
     pub(crate) fn looks(&self) -> &Looks {
         &self.looks
     }
 }
 
-fn invitation(news: &News) -> Option<Invitation> {
-    if let News::Invitation(invitation) = news { Some(*invitation) } else { None }
+/// A message with its sender, or an invitation with whom it is for.
+type Place = (Uuid, i64, Uuid);
+
+fn message(news: &News) -> Option<Place> {
+    let message = news.message()?;
+    Some((Uuid::from_slice(&message.room).ok()?, message.seq, Uuid::from_slice(&message.sender).ok()?))
 }
 
-/// What of a message decides whom it is pushed to.
-struct New {
-    room: Uuid,
-    seq: i64,
-    sender: Uuid,
+fn invitation(news: &News) -> Option<Place> {
+    let News::Invitation(it) = news else { return None };
+    Some((it.room, it.seq, it.user))
 }
 
-impl New {
-    fn of(message: &Message) -> Option<Self> {
-        let room = Uuid::from_slice(&message.room).ok()?;
-        Some(Self { room, seq: message.seq, sender: Uuid::from_slice(&message.sender).ok()? })
-    }
-}
-
-async fn of_messages(tx: &mut Tx, messages: &[New], now: i64, due: i64) -> sqlx::Result<u64> {
-    if messages.is_empty() {
+/// Writes the pushes of these places by the statement of the engine; tells how many are new.
+async fn insert(tx: &mut Tx, [postgres, sqlite]: [&'static str; 2], places: &[Place], due: i64) -> sqlx::Result<u64> {
+    if places.is_empty() {
         return Ok(0);
     }
+    let now = clock::now_ms();
     match tx {
-        Tx::Postgres(tx) => Ok(sqlx::query(MESSAGES_POSTGRES)
-            .bind(messages.iter().map(|new| new.room).collect::<Vec<_>>())
-            .bind(messages.iter().map(|new| new.seq).collect::<Vec<_>>())
-            .bind(messages.iter().map(|new| new.sender).collect::<Vec<_>>())
+        Tx::Postgres(tx) => Ok(sqlx::query(postgres)
+            .bind(places.iter().map(|place| place.0).collect::<Vec<_>>())
+            .bind(places.iter().map(|place| place.1).collect::<Vec<_>>())
+            .bind(places.iter().map(|place| place.2).collect::<Vec<_>>())
             .bind(now)
             .bind(due)
             .execute(&mut **tx)
@@ -120,8 +119,8 @@ async fn of_messages(tx: &mut Tx, messages: &[New], now: i64, due: i64) -> sqlx:
             .rows_affected()),
         Tx::Sqlite(tx) => {
             let mut rows = 0;
-            for New { room, seq, sender } in messages {
-                let insert = sqlx::query(MESSAGES_SQLITE).bind(room).bind(seq).bind(sender).bind(now).bind(due);
+            for (room, seq, user) in places {
+                let insert = sqlx::query(sqlite).bind(room).bind(seq).bind(user).bind(now).bind(due);
                 rows += insert.execute(&mut **tx).await?.rows_affected();
             }
             Ok(rows)
@@ -129,62 +128,40 @@ async fn of_messages(tx: &mut Tx, messages: &[New], now: i64, due: i64) -> sqlx:
     }
 }
 
-/// Of those who are told at all: whose row is in the list. A device that came after its user did is not told of that.
-async fn of_invitations(tx: &mut Tx, invitations: &[Invitation], now: i64, due: i64) -> sqlx::Result<u64> {
-    if invitations.is_empty() {
-        return Ok(0);
-    }
-    match tx {
-        Tx::Postgres(tx) => Ok(sqlx::query(INVITATIONS_POSTGRES)
-            .bind(invitations.iter().map(|new| new.room).collect::<Vec<_>>())
-            .bind(invitations.iter().map(|new| new.seq).collect::<Vec<_>>())
-            .bind(invitations.iter().map(|new| new.user).collect::<Vec<_>>())
-            .bind(now)
-            .bind(due)
-            .execute(&mut **tx)
-            .await?
-            .rows_affected()),
-        Tx::Sqlite(tx) => {
-            let mut rows = 0;
-            for Invitation { user, room, seq, .. } in invitations {
-                let insert = sqlx::query(INVITATIONS_SQLITE).bind(room).bind(seq).bind(user).bind(now).bind(due);
-                rows += insert.execute(&mut **tx).await?.rows_affected();
-            }
-            Ok(rows)
-        }
-    }
-}
-
-/// `offset 0` keeps the look at each room apart, whatever the planner believes of so many.
-const MESSAGES_POSTGRES: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
-    select n.room_id, n.seq, w.user_id, w.device_id, w.platform, $4, $5, 0
-    from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, sender)
-    cross join lateral (
-        select m.user_id, d.id as device_id, d.platform
-        from members m
-        join push_devices d on d.user_id = m.user_id
-        where m.room_id = n.room_id and m.present and m.user_id <> n.sender
-        offset 0
-    ) w
-    on conflict (room_id, seq, user_id, device_id) do nothing";
-const MESSAGES_SQLITE: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
-    select m.room_id, $2, m.user_id, d.id, d.platform, $4, $5, 0
-    from members m
-    join push_devices d on d.user_id = m.user_id
-    where m.room_id = $1 and m.present and m.user_id <> $3
-    on conflict (room_id, seq, user_id, device_id) do nothing";
-const INVITATIONS_POSTGRES: &str =
+/// To everybody else in the room. `offset 0` keeps the look at each room apart, whatever the planner believes of so many.
+const MESSAGES: [&str; 2] = [
     "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
-    select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
-    from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, user_id)
-    join notifications i on i.room_id = n.room_id and i.seq = n.seq and i.user_id = n.user_id and i.kind = 3
-    join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
-    join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
-    on conflict (room_id, seq, user_id, device_id) do nothing";
-const INVITATIONS_SQLITE: &str = "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
-    select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
-    from notifications i
-    join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
-    join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
-    where i.room_id = $1 and i.seq = $2 and i.user_id = $3 and i.kind = 3
-    on conflict (room_id, seq, user_id, device_id) do nothing";
+     select n.room_id, n.seq, w.user_id, w.device_id, w.platform, $4, $5, 0
+     from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, sender)
+     cross join lateral (
+         select m.user_id, d.id as device_id, d.platform
+         from members m
+         join push_devices d on d.user_id = m.user_id
+         where m.room_id = n.room_id and m.present and m.user_id <> n.sender
+         offset 0
+     ) w
+     on conflict (room_id, seq, user_id, device_id) do nothing",
+    "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+     select m.room_id, $2, m.user_id, d.id, d.platform, $4, $5, 0
+     from members m
+     join push_devices d on d.user_id = m.user_id
+     where m.room_id = $1 and m.present and m.user_id <> $3
+     on conflict (room_id, seq, user_id, device_id) do nothing",
+];
+/// To those who are told at all: whose row is in the list. A device that came after its user did is not told of that.
+const INVITATIONS: [&str; 2] = [
+    "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+     select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
+     from unnest($1::uuid[], $2::bigint[], $3::uuid[]) as n (room_id, seq, user_id)
+     join notifications i on i.room_id = n.room_id and i.seq = n.seq and i.user_id = n.user_id and i.kind = 3
+     join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
+     join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
+     on conflict (room_id, seq, user_id, device_id) do nothing",
+    "insert into pushes (room_id, seq, user_id, device_id, platform, at, due_at, attempts)
+     select i.room_id, i.seq, i.user_id, d.id, d.platform, $4, $5, 0
+     from notifications i
+     join members m on m.room_id = i.room_id and m.user_id = i.user_id and m.present
+     join push_devices d on d.user_id = i.user_id and d.created_at < m.joined_at
+     where i.room_id = $1 and i.seq = $2 and i.user_id = $3 and i.kind = 3
+     on conflict (room_id, seq, user_id, device_id) do nothing",
+];

@@ -1,5 +1,5 @@
-//! One upload: noted, streamed into the store, looked at or held for the antivirus, made ready. What fails on the way takes back what it has done;
-//! what crashes on the way is found by the sweep.
+//! One upload: noted, streamed into the store, looked at or held for the antivirus, made ready. What fails on the way takes back
+//! what it has done; what crashes on the way is found by the sweep.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Direct messages that nobody was there to see. A message has the other member looked at after the delay: who has read
-//! everything by then, or has a live session, has missed nothing.
+//! Direct messages that nobody was there to see. When one comes and the other member has no live session, that member is looked at
+//! after the delay: who has read everything by then, or has come back, has missed nothing.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use service_kit::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Kind, Notification, note, tell::Told};
+use super::{Kind, Notification, note};
 use crate::{App, attempt::in_future, deliver, news::News};
 
 /// Rows that are looked at together.
@@ -29,6 +29,9 @@ const LEASE: Duration = Duration::from_secs(60);
 const GATHER: Duration = Duration::from_millis(200);
 /// How often it is looked for what is due when nothing announces itself.
 const POLL: Duration = Duration::from_secs(1);
+/// How long presence-service may take when a message comes: the next messages wait for it. Who is not known to be there is looked
+/// at, and it is asked again then.
+const ASKING: Duration = Duration::from_millis(500);
 /// How long after a failure it is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Rooms that are remembered to have a look ahead of them.
@@ -38,8 +41,8 @@ const REMEMBERED: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Looks {
     delay: Duration,
-    /// Who is there to see what comes; without it nobody is.
-    presence: Option<PresenceClient<Client>>,
+    /// Who is there to see what comes.
+    presence: PresenceClient<Client>,
     /// Until when, by room and sender, nothing is to be done: a look is ahead that also covers what comes before it, or the other
     /// one was there a moment ago. A plain lock, never held across an await.
     ahead: Arc<Mutex<HashMap<(Uuid, Uuid), Instant>>>,
@@ -48,7 +51,7 @@ pub(crate) struct Looks {
 
 impl Looks {
     /// Looks come this long after a message.
-    pub(crate) fn new(delay: Duration, presence: Option<PresenceClient<Client>>) -> Self {
+    pub(crate) fn new(delay: Duration, presence: PresenceClient<Client>) -> Self {
         Self { delay, presence, ahead: Arc::default(), planned: Arc::default() }
     }
 
@@ -70,11 +73,9 @@ impl Looks {
             return Ok(());
         }
         let mut receivers = receivers(db, &pairs).await?;
-        if let Some(presence) = &self.presence {
-            // Who is not known to be there is looked at, and presence-service asked again then.
-            let online = deliver::online(presence, receivers.iter().map(|(user, _)| *user)).await.unwrap_or_default();
-            receivers.retain(|(user, _)| !online.get(user).copied().unwrap_or_default());
-        }
+        let users = receivers.iter().map(|(user, _)| *user);
+        let online = deliver::online(&self.presence, users, ASKING).await.unwrap_or_default();
+        receivers.retain(|(user, _)| !online.get(user).copied().unwrap_or_default());
         if !receivers.is_empty() {
             insert(db, &receivers, in_future(self.delay)).await?;
             self.planned.notify_one();
@@ -220,7 +221,8 @@ async fn step(app: &App) -> anyhow::Result<()> {
         return Ok(());
     }
     // Without an answer the rows come again when the claim has run out: nobody is offline only because it is not said.
-    let online = deliver::online(&app.presence, looks.iter().map(|look| UserId(look.user_id))).await?;
+    let users = looks.iter().map(|look| UserId(look.user_id));
+    let online = deliver::online(&app.presence, users, deliver::ASKING).await?;
     let is_online = |look: &Look| online.get(&UserId(look.user_id)).copied().unwrap_or_default();
     let missed = looks.iter().filter_map(|look| look.missed(is_online(look))).collect();
     let mut tx = app.db.begin().await?;
@@ -229,13 +231,8 @@ async fn step(app: &App) -> anyhow::Result<()> {
         finish(&mut tx, look, claim, in_future(app.timing.delay)).await?;
     }
     tx.commit().await?;
-    app.teller.tell(new.iter().map(told).collect());
+    app.teller.tell(new.iter().map(Notification::told).collect());
     Ok(())
-}
-
-/// What a user is told of one.
-pub(crate) fn told(new: &Notification) -> Told {
-    (UserId(new.user_id), parlance_proto::event::user_event::Kind::Notified(new.to_wire()))
 }
 
 async fn take(db: &Db, claim: Uuid) -> sqlx::Result<Vec<Look>> {

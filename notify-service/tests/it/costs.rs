@@ -16,7 +16,7 @@ use service_kit::{
 };
 use tracing::{Event, Metadata, Subscriber, span};
 
-use crate::world::Database;
+use crate::world::{Database, absent_presence};
 
 /// Counts the statements that sqlx says it has executed on this thread.
 #[derive(Clone, Default)]
@@ -71,7 +71,7 @@ async fn a_message_in_a_room_of_100_000_with_1_000_devices_costs_at_most_three_s
     .await
     .unwrap();
 
-    let planner = Planner::new(db.clone(), Duration::ZERO, Teller::silent(), None);
+    let planner = Planner::new(db.clone(), Duration::ZERO, Teller::silent(), absent_presence());
     let message = |seq| {
         let message = Message { room: room.to_wire(), seq, sender: UserId::generate().to_wire(), ..Message::default() };
         News::Message { message, direct: false }

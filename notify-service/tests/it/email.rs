@@ -143,11 +143,12 @@ async fn two_replicas_send_one_mail_of_a_room() {
         let maja = world.person("Maja").await;
         let mut people = Vec::new();
         for number in 0..REPLICA_PEOPLE {
-            let person = world.person(&format!("Person {number}")).await;
-            world.registers(device(&person, &format!("p{number}@example.org"))).await;
-            people.push(person);
+            people.push(world.person(&format!("Person {number}")).await);
         }
         let team = world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await;
+        for (number, person) in people.iter().enumerate() {
+            world.registers(device(person, &format!("p{number}@example.org"))).await;
+        }
         // Due a few milliseconds apart: when one replica has claimed the first, the other finds the next.
         let mut said = Vec::new();
         for number in 0..REPLICA_MESSAGES {

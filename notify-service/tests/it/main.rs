@@ -40,7 +40,7 @@ use service_kit::{
 };
 use uuid::Uuid;
 
-use crate::world::Database;
+use crate::world::{Database, absent_presence};
 
 /// How long a story waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -90,7 +90,10 @@ impl Bench {
         let database = Database::sqlite();
         let db = Db::connect(&database.url()).await.unwrap();
         notify_service::migrate(&db).await.unwrap();
-        let worker = Worker::new(Arc::clone(&counts), Planner::new(db.clone(), Duration::ZERO, Teller::silent(), None));
+        let worker = Worker::new(
+            Arc::clone(&counts),
+            Planner::new(db.clone(), Duration::ZERO, Teller::silent(), absent_presence()),
+        );
         Self { consumer, worker, counts, bus, db, database, _tasks: tasks }
     }
 

@@ -1,19 +1,22 @@
 //! What users are told of inside the program, and the push of an invitation.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use notify_service::{news::News, notifications::tell::Teller, plan::Planner};
 use parlance_proto::{
     chat::{self, SendItem},
-    notify, v1,
+    notify,
+    presence::presence_client::PresenceClient,
+    v1,
 };
-use service_kit::id::ClientId;
+use service_kit::{id::ClientId, on_db};
 use uuid::Uuid;
 
 use crate::{
     PATIENCE,
     receiver::Receiver,
-    world::{Person, World, stories},
+    world::{Person, World, absent_presence, stories},
 };
 
 stories! {
@@ -21,6 +24,7 @@ stories! {
     an_answer_with_a_mention_is_told_once
     what_is_missed_in_a_direct_room_is_told_until_it_is_read
     who_is_there_or_wants_no_news_misses_nothing
+    only_who_is_known_to_be_there_is_not_looked_at
     an_invitation_is_pushed_and_explained
     what_is_told_twice_is_in_the_list_once
 }
@@ -45,7 +49,7 @@ async fn is_told(world: &World, person: &Person, expected: &[(v1::NotificationKi
             return;
         }
         assert!(began.elapsed() < PATIENCE, "not {expected:?}, but {told:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -133,6 +137,23 @@ async fn who_is_there_or_wants_no_news_misses_nothing(world: &World) {
     assert_eq!((list(world, &bob).await.items, list(world, &carol).await.items), (vec![], vec![]));
 }
 
+async fn only_who_is_known_to_be_there_is_not_looked_at(world: &World) {
+    const LATER: Duration = Duration::from_secs(60);
+    let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
+    let room = world.direct(&maja, &bob).await;
+    world.comes_online(&bob).await;
+    let news = [News::Message { message: world.says(&maja, &room, "hello").await, direct: true }];
+    let looks = async |presence: PresenceClient<_>| {
+        let planner = Planner::new(world.db.clone(), LATER, Teller::silent(), presence);
+        planner.plan(&news).await.unwrap();
+        let (looks,): (i64,) =
+            on_db!(&world.db, pool => sqlx::query_as("select count(*) from missed").fetch_one(pool).await).unwrap();
+        looks
+    };
+    assert_eq!(looks(PresenceClient::new(world.presence.clone())).await, 0, "he sees it");
+    assert_eq!(looks(absent_presence()).await, 1, "nobody says so");
+}
+
 async fn an_invitation_is_pushed_and_explained(world: &World) {
     let receiver = Receiver::start().await;
     let (maja, bob, carol) = (world.person("Maja").await, world.person("Bob").await, world.person("Carol").await);
@@ -168,12 +189,12 @@ async fn an_invitation_is_pushed_and_explained(world: &World) {
 }
 
 async fn what_is_told_twice_is_in_the_list_once(world: &World) {
-    use notify_service::{news::News, notifications::tell::Teller, plan::Planner};
     let (maja, bob) = (world.person("Maja").await, world.person("Bob").await);
     let room = world.group(&maja, "team", &[&bob]).await;
     let all = posts(world, &maja, &room, SendItem { mentions_all: true, ..SendItem::default() }).await;
     is_told(world, &bob, &[(MENTION, all.seq), (INVITATION, 0)]).await;
-    let planner = Planner::new(world.db.clone(), std::time::Duration::ZERO, Teller::silent(), None);
+    let planner =
+        Planner::new(world.db.clone(), Duration::ZERO, Teller::silent(), PresenceClient::new(world.presence.clone()));
     planner.plan(&[News::Message { message: all.clone(), direct: false }]).await.unwrap();
     is_told(world, &bob, &[(MENTION, all.seq), (INVITATION, 0)]).await;
 }

@@ -80,8 +80,12 @@ async fn a_provider_that_comes_back_gets_everything_once_at_its_pace(database: D
     let maja = world.person("Maja").await;
     let key = SecretKey::from_slice(&[7; 32]).unwrap().public_key().to_encoded_point(false).as_bytes().to_vec();
     let mut people = Vec::new();
-    for number in 0..PEOPLE {
-        let person = world.person("member").await;
+    for _ in 0..PEOPLE {
+        people.push(world.person("member").await);
+    }
+    // Before there are devices: an invitation would be a push as well.
+    let room = world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await;
+    for (number, person) in people.iter().enumerate() {
         let request = RegisterDeviceRequest {
             user: person.id.to_wire(),
             session: person.session.to_wire(),
@@ -92,9 +96,7 @@ async fn a_provider_that_comes_back_gets_everything_once_at_its_pace(database: D
             ..RegisterDeviceRequest::default()
         };
         world.registers(request).await;
-        people.push(person);
     }
-    let room = world.group(&maja, "team", &people.iter().collect::<Vec<_>>()).await;
 
     for text in ["it is away", "and still"] {
         world.says(&maja, &room, text).await;

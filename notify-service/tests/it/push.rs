@@ -11,6 +11,7 @@ use parlance_proto::{
         GetSettingsRequest, ListDevicesRequest, Platform, Privacy, PutSettingsRequest, QuietHours,
         RegisterDeviceRequest, Settings, TestDeviceRequest,
     },
+    presence::presence_client::PresenceClient,
     v1,
 };
 use service_kit::{clock, db::Db, id::RoomId, on_db, on_tx};
@@ -227,7 +228,8 @@ async fn what_is_told_twice_is_pushed_once(world: &World) {
     world.subscribes(&bob, &receiver, "bob").await;
     let message = world.says(&maja, &room, "once").await;
     world.decides(&message, &bob, "sent", "delivered").await;
-    let planner = Planner::new(world.db.clone(), Duration::ZERO, Teller::silent(), None);
+    let planner =
+        Planner::new(world.db.clone(), Duration::ZERO, Teller::silent(), PresenceClient::new(world.presence.clone()));
     let news = News::Message { message, direct: true };
     assert_eq!(planner.plan(&[news.clone(), news]).await.unwrap(), 0, "it is there, and decided");
     let next = world.says(&maja, &room, "next").await;

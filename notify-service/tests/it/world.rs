@@ -345,6 +345,11 @@ pub(crate) fn config() -> Config {
     Config { timing, vapid_key: Vapid::generate_pem().unwrap(), private_targets: true, ..Config::default() }
 }
 
+/// A presence-service that does not answer.
+pub(crate) fn absent_presence() -> PresenceClient<Client> {
+    PresenceClient::new(rpc::connect("http://127.0.0.1:1").unwrap())
+}
+
 /// One notify-service.
 pub(crate) async fn notify_on(
     config: &Config,
