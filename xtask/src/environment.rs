@@ -1,5 +1,7 @@
 //! The one place that reads environment variables.
 
+use std::ffi::OsString;
+
 /// The value of a variable; an empty one counts as unset.
 #[allow(
     clippy::disallowed_methods,
@@ -7,4 +9,9 @@
 )]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The names of all variables that begin so.
+pub(crate) fn beginning_with(prefix: &str) -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(move |name| name.to_string_lossy().starts_with(prefix))
 }

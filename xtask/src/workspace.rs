@@ -20,10 +20,17 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// A cargo command at the root, by the same cargo that runs us, with the open files that tests under it may need.
+/// What cargo tells the program that it runs. Some build scripts look at it, and would run again under another cargo.
+const OUR_OWN: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
+/// A cargo command at the root, by the same cargo that runs us, with the open files that tests under it may need, and
+/// otherwise as somebody would type it.
 pub(crate) fn cargo(arguments: &str) -> Command {
     let cargo = environment::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
     let mut command = launch::bound(cargo, "TERM");
     command.args(arguments.split_whitespace()).current_dir(root());
+    for name in OUR_OWN.into_iter().flat_map(environment::beginning_with) {
+        command.env_remove(name);
+    }
     command
 }
