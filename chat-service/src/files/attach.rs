@@ -195,6 +195,10 @@ pub(crate) async fn change_avatar(
     new: Option<FileId>,
 ) -> Result<()> {
     let wanted: Vec<FileId> = new.into_iter().collect();
+    if let Tx::Postgres(tx) = tx {
+        // The new and the old one in one order: of two who swap theirs neither waits for the other.
+        sqlx::query(SWAPPED_LOCKED).bind(new).bind(holder).bind(seq).fetch_all(&mut **tx).await?;
+    }
     let known = known(tx, [(actor, wanted.as_slice())].into_iter()).await?;
     for file in &wanted {
         let row = known.get(&(actor, *file)).ok_or_else(no_such_file)?;
@@ -241,6 +245,8 @@ pub(crate) async fn release(tx: &mut Tx, room: RoomId, seq: i64) -> sqlx::Result
     Ok(())
 }
 
+const SWAPPED_LOCKED: &str = "select id from files
+    where id = $1 or id in (select file_id from file_refs where room_id = $2 and seq = $3) order by id for no key update";
 const HELD: &str = "select file_id from file_refs where room_id = $1 and seq = $2";
 const HELD_LOCKED: &str = "select id from files
     where id in (select file_id from file_refs where room_id = $1 and seq = $2) order by id for no key update";

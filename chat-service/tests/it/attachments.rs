@@ -1,13 +1,18 @@
 //! Files that go with messages: whose may be attached, who may read them then, and when they are gone.
 
 use bytes::Bytes;
-use parlance_proto::{chat, chat::SendItem, v1};
+use parlance_proto::{
+    chat,
+    chat::SendItem,
+    files::{FinishRequest, Thumbnails},
+    v1,
+};
 use tonic::Code;
 
 use crate::{
     Person, Service,
     chat_world::{Room, stream},
-    files::{begin, dead, finish, get, time_passes},
+    files::{begin, dead, files, finish, get, time_passes},
     stories,
 };
 
@@ -20,6 +25,7 @@ stories! {
     a_text_may_be_empty_beside_files_only
     what_is_attached_while_it_is_swept_is_kept_or_refused
     of_a_batch_each_item_is_judged_by_itself
+    avatars_are_swapped_without_waiting_in_a_circle
 }
 
 pub(crate) async fn ready(service: &Service, who: &Person) -> Bytes {
@@ -46,6 +52,36 @@ async fn is_read(service: &Service, who: &Person, file: &Bytes) -> bool {
         Ok(_) => true,
         Err(Code::NotFound) => false,
         Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// A picture.
+async fn face(service: &Service, who: &Person) -> Bytes {
+    let file = begin(service, who, 10).await.unwrap();
+    let found = FinishRequest { size: 10, thumbnails: Thumbnails::Png.into(), ..FinishRequest::default() };
+    let found =
+        FinishRequest { actor: Some(who.actor()), file: file.clone(), media_type: "image/png".to_owned(), ..found };
+    files(service).finish(found).await.unwrap();
+    file
+}
+
+async fn avatars_are_swapped_without_waiting_in_a_circle(service: &Service) {
+    let [alice, bob] = service.people().await;
+    let room = service.group(&alice, [&bob]).await;
+    let mut faces = [face(service, &alice).await, face(service, &bob).await];
+    // A message holds them too, so that they stay while nobody wears them.
+    attaches(service, &alice, &room, &[&faces[0]]).await.unwrap();
+    attaches(service, &bob, &room, &[&faces[1]]).await.unwrap();
+    let wears = async |who: &Person, face: &Bytes| {
+        let avatar = Some(face.clone());
+        let patch = chat::PatchMeRequest { actor: who.actor.clone(), avatar, ..Default::default() };
+        service.accounts().patch_me(patch).await
+    };
+    for _ in 0..30 {
+        let (one, other) = tokio::join!(wears(&alice, &faces[0]), wears(&bob, &faces[1]));
+        assert_eq!(one.unwrap().into_inner().user.unwrap().avatar.as_ref(), Some(&faces[0]));
+        assert_eq!(other.unwrap().into_inner().user.unwrap().avatar.as_ref(), Some(&faces[1]));
+        faces.reverse();
     }
 }
 
