@@ -25,6 +25,8 @@ use crate::{App, actor::Actor, error::Result};
 const MAX_NAME: usize = 255;
 /// Longest media type, and longest reason, in bytes.
 const MAX_WORDS: usize = 255;
+/// Bytes that a file may have more than came: what is taken out of a picture leaves a note of how it is turned.
+const NOTE: i64 = 64;
 /// How long an upload may take, in milliseconds: what is not ready then is removed.
 const UPLOAD_MS: i64 = 3_600_000;
 
@@ -261,13 +263,12 @@ pub(crate) async fn finish(app: &App, actor: Option<Actor>, file: FileId, found:
     Ok(row)
 }
 
-/// Gives back what of the room that was kept free for a file it does not need. One that was held may need a few bytes more:
-/// what is taken out of a picture leaves a note of how it is turned.
+/// Gives back what of the room that was kept free for a file it does not need. It may need [`NOTE`] more.
 ///
 /// # Errors
-/// `bad_request` when another one needs more.
+/// `bad_request` when it needs more than that.
 async fn settle(tx: &mut Tx, owner: UserId, row: &FileRow, size: i64) -> Result<()> {
-    if size < 0 || (size > row.size && row.state == PENDING) {
+    if size < 0 || size > row.size.saturating_add(NOTE) {
         return Err(Fault::bad_request("size: is more than was kept free").into());
     }
     usage::give_back(tx, owner, row.size - size).await

@@ -65,11 +65,14 @@ async fn a_file_takes_what_it_is_and_not_what_was_kept_free(service: &Service) {
     assert_eq!(begin(service, &alice, 1001).await.unwrap_err(), Code::FailedPrecondition);
     let file = begin(service, &alice, 900).await.unwrap();
     assert_eq!(begin(service, &alice, 200).await.unwrap_err(), Code::FailedPrecondition, "900 are kept free");
-    assert_eq!(finish(service, &alice, &file, 901).await.unwrap_err(), Code::InvalidArgument);
+    assert_eq!(finish(service, &alice, &file, 965).await.unwrap_err(), Code::InvalidArgument);
     let ready = finish(service, &alice, &file, 300).await.unwrap();
     assert_eq!((ready.size, ready.state()), (300, v1::FileState::Ready));
     assert_eq!(finish(service, &alice, &file, 300).await.unwrap(), ready, "said twice");
-    begin(service, &alice, 700).await.unwrap();
+    let file = begin(service, &alice, 600).await.unwrap();
+    assert_eq!(finish(service, &alice, &file, 640).await.unwrap().size, 640, "what was taken out left a note");
+    assert_eq!(begin(service, &alice, 61).await.unwrap_err(), Code::FailedPrecondition, "60 are left");
+    begin(service, &alice, 60).await.unwrap();
 }
 
 async fn everybody_together_takes_no_more_than_there_is(service: &Service) {
@@ -150,7 +153,7 @@ async fn a_held_file_is_pending_until_a_gateway_says_what_it_is(service: &Servic
     let file = files(service).begin(upload.clone()).await.unwrap().into_inner().file;
     assert_eq!(files(service).begin(upload.clone()).await.unwrap_err().code(), Code::AlreadyExists, "it is coming");
     assert_eq!(says(service, &file, None).await.unwrap().state(), v1::FileState::Pending, "nobody holds it");
-    assert_eq!(hold(service, &alice, &file, 901).await.unwrap_err(), Code::InvalidArgument);
+    assert_eq!(hold(service, &alice, &file, 965).await.unwrap_err(), Code::InvalidArgument);
     let held = hold(service, &alice, &file, 300).await.unwrap();
     assert_eq!((held.state(), held.size, &*held.media_type), (v1::FileState::Pending, 300, "text/plain"));
     assert_eq!(hold(service, &alice, &file, 200).await.unwrap(), held, "said twice");

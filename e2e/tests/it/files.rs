@@ -1,6 +1,9 @@
 //! Files: sent, read in whole and in part, never shown as something that runs, and gone without a trace when they fail.
 
+use std::pin::pin;
+
 use e2e::{OwnStandalone, Person, eventually, files_below, multipart, multipart_type, tell};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parlance_client::{Code, FileId};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +13,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::is_refused;
+use super::{
+    is_refused,
+    uploads::{appends, begins, file_of, offset},
+};
 
 /// A standalone that sweeps all the time.
 fn swept(settings: &[(&str, &str)]) -> OwnStandalone {
@@ -199,8 +205,9 @@ fn an_upload_that_stops_half_way_leaves_nothing() {
         says(&own, &alice, "Transfer-Encoding: chunked", &chunk, true).await;
         nothing_is_left(&own).await;
 
-        // None of it counts any more.
-        alice.uploads("a", &some_bytes(900_000)).await;
+        // None of it counts any more, once the server has seen that the last one has hung up.
+        let most = multipart(&[("file", "a", &some_bytes(900_000))]);
+        eventually("room for a file", async || (alice.posts_files(0, most.clone()).await.0 == 201).then_some(())).await;
     }));
 }
 
@@ -365,5 +372,47 @@ fn what_a_camera_has_added_is_taken_out_where_the_operator_wants_it() {
         let bytes = alice.reads(0, id, "", &[]).await.bytes().await.expect("a body");
         assert!(!bytes.windows(8).any(|window| window == b"13.4050E"));
         assert_eq!((&info["width"], &info["size"]), (&200.into(), &bytes.len().into()), "turned as before");
+    }));
+}
+
+#[test]
+fn what_a_camera_has_added_never_comes_back_however_often_pieces_are_put_together() {
+    let own = OwnStandalone::start(&[("PARLANCE_FILES_STRIP_EXIF", "true")]);
+    tell(Box::pin(async {
+        let alice = own.stack().user("alice").await;
+        let picture = turned_jpeg();
+        for _ in 0..5 {
+            let path = begins(&alice, picture.len()).await;
+            let id = file_of(&path);
+            assert_eq!(appends(&alice, 0, &path, 0, &[], &picture[..100]).await.status(), 204);
+            // Whoever asks for an upload that has all its bytes puts them together, as long as nobody has done so. One after
+            // the other begins with it, until the file has been read a few times.
+            let asks_and_reads = async {
+                let (mut asked, mut seen) = (FuturesUnordered::new(), 0);
+                while seen < 5 {
+                    asked.push(offset(&alice, 0, &path));
+                    let mut reading = pin!(alice.reads(0, id, "", &[]));
+                    let answer = loop {
+                        tokio::select! {
+                            answer = &mut reading => break answer,
+                            Some(at) = asked.next() => assert!(at.is_some()),
+                        }
+                    };
+                    if answer.status() == 200 {
+                        let bytes = answer.bytes().await.expect("a body");
+                        assert!(!bytes.windows(8).any(|window| window == b"13.4050E"));
+                        seen += 1;
+                    }
+                }
+                assert!(asked.all(async |at| at.is_some()).await);
+            };
+            let sends = appends(&alice, 0, &path, 100, &[], &picture[100..]);
+            let (sent, ()) = tokio::join!(sends, asks_and_reads);
+            assert_eq!(sent.status(), 204);
+            let info: Value = alice.reads(0, id, "/info", &[]).await.json().await.expect("JSON");
+            let bytes = alice.reads(0, id, "", &[]).await.bytes().await.expect("a body");
+            assert_eq!((&info["state"], &info["width"]), (&"ready".into(), &200.into()));
+            assert_eq!(info["size"], bytes.len());
+        }
     }));
 }

@@ -4,6 +4,8 @@
 
 mod servers;
 
+use std::time::Duration;
+
 use e2e::{OwnStandalone, Person, eventually, multipart, tell};
 use parlance_client::{Draft, FileId};
 use reqwest::{Method, Response, redirect::Policy};
@@ -70,7 +72,7 @@ async fn holds_files_as_a_folder_does(server: &Server) {
     let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
     eventually("the store is noted", async || own.notes("files").await.filter(|there| *there)).await;
 
-    // One request, one request with bytes from the disk, and three parts.
+    // One request, one request with bytes from the disk, and four parts.
     for (objects, length) in [(1, 5), (2, 700_001), (3, 20_000_000)] {
         let sent = some_bytes(length);
         let id = alice.uploads("cat.bin", &sent).await;
@@ -112,7 +114,7 @@ fn an_upload_in_pieces_goes_on_in_a_bucket() {
         let at = eventually("all that has come counts", async || {
             let last = appends(&alice, 0, &path, at, &[], &[]).await.status();
             let now = offset(&alice, 0, &path).await?;
-            (last == 409 || now > 7_000_000).then_some(now)
+            (last == 409 || now > 8_000_000).then_some(now)
         })
         .await;
         assert_eq!(appends(&alice, 0, &path, at, &[], &whole[at..]).await.status(), 204);
@@ -183,6 +185,43 @@ fn chat_goes_on_without_the_store() {
         alice.uploads("a", &some_bytes(20_000_000)).await;
         eventually("what failed is swept", async || (server.objects().await == 3).then_some(())).await;
         eventually("it is noted", async || own.notes("files").await.filter(|there| *there)).await;
+    }));
+}
+
+#[test]
+fn a_store_that_hangs_is_not_waited_for_any_longer_than_said() {
+    let Some(server) = Server::rclone() else { return };
+    let own = own(&server, &[]);
+    tell(Box::pin(async {
+        let (alice, bob) = (own.stack().user("alice").await, own.stack().user("bob").await);
+        let id = alice.uploads("a", &some_bytes(700_000)).await;
+        let path = begins(&alice, 100).await;
+        server.hangs();
+        let upload = async |length| alice.posts_files(0, multipart(&[("file", "a", &some_bytes(length))])).await;
+        let talks = async {
+            let room = alice.direct_with(&bob).await;
+            alice.on(0).await.sends_draft(room, &Draft::text("still here")).await;
+        };
+        let all = async {
+            tokio::join!(
+                upload(5),
+                upload(12_000_000),
+                alice.reads(0, id, "", &[]),
+                appends(&alice, 0, &path, 0, &[], &[1; 100]),
+                talks
+            )
+        };
+        // 20 s in which it says nothing, 5 for taking back half an object, 5 for removing it, and some for a busy machine.
+        let done = tokio::time::timeout(Duration::from_secs(45), all).await.expect("everybody is answered");
+        let (small, large, read, piece, ()) = done;
+        assert_eq!((code(&small), code(&large)), ((503, "unavailable"), (503, "unavailable")));
+        assert_eq!((read.status().as_u16(), piece.status().as_u16()), (504, 503), "calls without a body have 10 s");
+        assert!(!eventually("a note", async || own.notes("files").await.filter(|there| !there)).await);
+
+        server.goes_on();
+        assert!(bytes(alice.reads(0, id, "", &[]).await).await == some_bytes(700_000));
+        assert_eq!(appends(&alice, 0, &path, 0, &[], &[1; 100]).await.status(), 204);
+        alice.uploads("a", &some_bytes(12_000_000)).await;
     }));
 }
 

@@ -37,8 +37,6 @@ pub(super) struct Picture {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) blurhash: Option<String>,
-    /// How it has to be turned.
-    pub(super) orientation: Orientation,
     pub(super) format: Thumbnails,
     /// One for each of [`SIDES`].
     pub(super) thumbnails: Vec<(u32, Bytes)>,
@@ -63,7 +61,7 @@ pub(super) fn read(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Resul
     if format == ImageFormat::Jpeg && jpeg_end(bytes).is_none() {
         return Err("the picture ends too early".to_owned());
     }
-    let (whole, orientation) = decode(bytes, format, most_pixels)?;
+    let whole = decode(bytes, format, most_pixels)?;
     let (width, height) = whole.dimensions();
     let (format, kind) = match whole.color().has_alpha() {
         true => (ImageFormat::Png, Thumbnails::Png),
@@ -75,31 +73,39 @@ pub(super) fn read(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Resul
         last = smaller(last, side);
         thumbnails.push((side, encode(&last, format)?));
     }
-    Ok(Picture { width, height, blurhash: blurhash(&last), orientation, format: kind, thumbnails })
+    Ok(Picture { width, height, blurhash: blurhash(&last), format: kind, thumbnails })
 }
 
-fn decode(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<(DynamicImage, Orientation), String> {
+fn decode(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<DynamicImage, String> {
+    let mut decoder = decoder(bytes, format, most_pixels)?;
+    let orientation = decoder.orientation().map_err(|error| unreadable(&error))?;
+    let mut whole = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
+    whole.apply_orientation(orientation);
+    Ok(whole)
+}
+
+/// What would decode a picture that is not too large, and has read its head.
+fn decoder(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<impl ImageDecoder, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(most_pixels.saturating_mul(PIXEL).saturating_add(BESIDE));
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
+    let decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > most_pixels {
         return Err(format!("the picture has {width} × {height} pixels; at most {most_pixels} are taken"));
     }
-    let orientation = decoder.orientation().map_err(|error| unreadable(&error))?;
-    let mut whole = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
-    whole.apply_orientation(orientation);
-    Ok((whole, orientation))
+    Ok(decoder)
 }
 
-/// The same picture without what cameras and programs add to it, but for how it is to be turned.
+/// The same picture without what cameras and programs add to it, but for how it is to be turned. Of one that has been through
+/// this it makes the same bytes.
 ///
 /// # Errors
 /// Why it is not taken, for its owner to read.
-pub(super) fn strip(bytes: Bytes, format: ImageFormat, orientation: Orientation) -> Result<Bytes, String> {
+pub(super) fn strip(bytes: Bytes, format: ImageFormat, most_pixels: u64) -> Result<Bytes, String> {
     let broken = |_| "the picture cannot be read".to_owned();
+    let orientation = decoder(&bytes, format, most_pixels)?.orientation().map_err(|error| unreadable(&error))?;
     let exif = (orientation != Orientation::NoTransforms).then(|| exif_of(orientation));
     match format {
         ImageFormat::Jpeg => {
@@ -251,16 +257,46 @@ mod tests {
     fn a_stripped_picture_is_the_same_and_says_only_how_it_is_turned() {
         let bytes = turned(&jpeg(400, 200), 6);
         let first = read(&bytes, ImageFormat::Jpeg, MOST).unwrap();
-        let bare = strip([&bytes[..], b"52.5200N"].concat().into(), ImageFormat::Jpeg, first.orientation).unwrap();
+        let bare = strip([&bytes[..], b"52.5200N"].concat().into(), ImageFormat::Jpeg, MOST).unwrap();
         for secret in [&b"13.4050E"[..], b"52.5200N"] {
             assert!(!bare.windows(secret.len()).any(|window| window == secret));
         }
         let again = read(&bare, ImageFormat::Jpeg, MOST).unwrap();
-        assert_eq!((again.width, again.height, again.orientation), (200, 400, first.orientation));
+        assert_eq!((again.width, again.height), (200, 400));
         assert_eq!(again.thumbnails, first.thumbnails, "not a pixel is another");
+        assert_eq!(strip(bare.clone(), ImageFormat::Jpeg, MOST).unwrap(), bare);
         let straight = jpeg(40, 20);
-        let bare = strip(turned(&straight, 1).into(), ImageFormat::Jpeg, Orientation::NoTransforms).unwrap();
+        let bare = strip(turned(&straight, 1).into(), ImageFormat::Jpeg, MOST).unwrap();
         assert_eq!(bare, straight);
+        assert!(strip(straight.into(), ImageFormat::Jpeg, 799).is_err(), "no more is decoded than may be");
+    }
+
+    #[test]
+    fn taking_out_twice_is_taking_out_once() {
+        let picture = image::load_from_memory(&jpeg(40, 20)).unwrap();
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif] {
+            let mut bytes = Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, format).unwrap();
+            let bytes: Bytes = bytes.into_inner().into();
+            let with = match format {
+                ImageFormat::Png => noted(Png::from_bytes(bytes).unwrap()).encoder().bytes(),
+                ImageFormat::WebP => noted(WebP::from_bytes(bytes).unwrap()).encoder().bytes(),
+                _ => bytes,
+            };
+            let once = strip(with.clone(), format, MOST).unwrap();
+            assert_eq!(strip(once.clone(), format, MOST).unwrap(), once, "{format:?}");
+            // GIF has no place for a note.
+            let had_one = format != ImageFormat::Gif;
+            assert_eq!(once != with, had_one, "{format:?} has lost something");
+            let width = if had_one { 20 } else { 40 };
+            assert_eq!(read(&once, format, MOST).unwrap().width, width, "{format:?} is turned as before");
+        }
+    }
+
+    /// With a note of how it is turned, and of something else.
+    fn noted<P: ImageEXIF>(mut picture: P) -> P {
+        picture.set_exif(Some([&exif_of(Orientation::Rotate90)[..], b"13.4050E"].concat().into()));
+        picture
     }
 
     #[test]

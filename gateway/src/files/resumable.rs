@@ -15,8 +15,8 @@ use service_kit::id::FileId;
 use uuid::Uuid;
 
 use super::{
-    Keeper, Part, Store, kind,
-    upload::{Body, rejected},
+    Keeper, Part, Store, kind, picture,
+    upload::{Body, rejected, stopping, too_large_to_strip},
     writer::PART,
 };
 use crate::{error::Problem, frame::Code, services::Services};
@@ -108,21 +108,55 @@ impl Keeper {
         let mut body = Body::new(together(self.store.clone(), file, progress.pieces), length);
         let (head, is_whole) = body.head().await?;
         let media_type = kind::of_head(&head, is_whole);
-        match self.check_type(media_type) {
-            Ok(()) => {
-                let size = body.store(self, file, head).await?;
-                self.settle(services, actor, file, media_type, size).await?;
-            }
-            Err(_) => {
+        let stored = match self.check_type(media_type) {
+            Ok(()) => self.put_together(file, media_type, body, head, length).await?,
+            Err(_) => Err(rejected(format!("{media_type} is not taken here"))),
+        };
+        match stored {
+            Ok(size) => self.settle(services, actor, file, media_type, size).await?,
+            Err(found) => {
                 let (actor, media_type, id) = (Some(actor), media_type.to_owned(), file.to_wire());
-                let found = rejected(format!("{media_type} is not taken here"));
-                self.finish(services, file, wire::FinishRequest { actor, file: id, media_type, ..found }).await?;
+                self.finish(services, file, wire::FinishRequest { actor, file: id, media_type, ..found }).await?
             }
-        }
+        };
         if let Err(error) = self.store.remove_pieces(file).await {
             tracing::warn!(file.id = %file, error = format!("{error:#}"), "pieces stay until their file goes");
         }
         Ok(())
+    }
+}
+
+impl Keeper {
+    /// Stores what the pieces come to, and tells how many bytes that is, or why it is not taken. Whoever does so at the same
+    /// moment stores the same, whatever comes first: what a camera has added is taken out before, or the slower one would
+    /// bring it back to a file that others read already.
+    async fn put_together(
+        &self,
+        file: FileId,
+        media_type: &str,
+        mut body: Body<impl Stream<Item = Result<Bytes, Problem>> + Unpin>,
+        head: Bytes,
+        length: u64,
+    ) -> Result<Result<u64, wire::FinishRequest>, Problem> {
+        let Some(format) = picture::format_of(media_type).filter(|_| self.strip_exif) else {
+            return body.store(self, file, head).await.map(Ok);
+        };
+        if length > picture::MOST_BYTES {
+            return Ok(Err(too_large_to_strip()));
+        }
+        let Ok(_turn) = self.decoding.acquire().await else { return Err(stopping()) };
+        let (bytes, most) = (body.whole(head).await?, self.max_pixels);
+        match tokio::task::spawn_blocking(move || picture::strip(bytes, format, most)).await {
+            Ok(Ok(bare)) => {
+                let size = bare.len() as u64;
+                self.store.write_whole(file, Part::Original, bare).await?;
+                Ok(Ok(size))
+            }
+            Ok(Err(reason)) => Ok(Err(rejected(reason))),
+            // See where pictures are looked at.
+            Err(error) if error.is_panic() => Ok(Err(rejected("the picture cannot be read".to_owned()))),
+            Err(_) => Err(stopping()),
+        }
     }
 }
 

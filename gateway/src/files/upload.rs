@@ -16,6 +16,8 @@ use crate::{error::Problem, frame::Code, services::Services};
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 /// How long the bytes of one request may take: less than chat-service waits for what never ends.
 const MOST_TIME: Duration = Duration::from_secs(3000);
+/// How long a client that is told that its upload failed waits for the bytes to be gone.
+const FORGETTING: Duration = Duration::from_secs(5);
 /// Longest name, in characters; a longer one loses its beginning.
 const MAX_NAME: usize = 255;
 
@@ -62,12 +64,12 @@ pub(crate) async fn upload(
     stored
 }
 
-/// Forgets an upload that failed. When not even that succeeds, its time runs out and the sweep takes it.
+/// Forgets an upload that failed. When not even that succeeds in a while, as of a store that hangs, the sweep takes it.
 async fn give_up(keeper: &Keeper, services: &Services, actor: chat::Actor, file: FileId) {
     let mut files = services.files.clone();
     let given_up = async {
         files.abort(wire::FileRequest { actor: Some(actor), file: file.to_wire() }).await?;
-        keeper.forget(services, file).await
+        tokio::time::timeout(FORGETTING, keeper.forget(services, file)).await?
     };
     if let Err(error) = given_up.await {
         tracing::warn!(file.id = %file, error = format!("{error:#}"), "an upload that failed is left to the sweep");
@@ -107,17 +109,14 @@ impl Keeper {
         let Some(format) = picture::format_of(media_type) else { return Ok(as_it_is()) };
         let strip = self.strip_exif;
         if size > picture::MOST_BYTES {
-            if strip {
-                return Ok(rejected("the picture is too large to take out what its camera has added".to_owned()));
-            }
-            return Ok(as_it_is());
+            return Ok(if strip { too_large_to_strip() } else { as_it_is() });
         }
         let Ok(_turn) = self.decoding.acquire().await else { return Err(stopping()) };
         let (bytes, most) = (self.store.read_whole(file, Part::Original).await?, self.max_pixels);
         let reading = tokio::task::spawn_blocking(move || {
             let picture = picture::read(&bytes, format, most)?;
-            let bare = strip.then(|| picture::strip(bytes, format, picture.orientation)).transpose()?;
-            Ok((picture, bare))
+            let bare = strip.then(|| picture::strip(bytes.clone(), format, most)).transpose()?;
+            Ok((picture, bare.filter(|bare| *bare != bytes)))
         });
         let (picture, bare) = match reading.await {
             Ok(Ok(read)) => read,
@@ -190,12 +189,17 @@ impl Keeper {
     }
 }
 
+/// What is found of a picture that would have to be in memory for it.
+pub(super) fn too_large_to_strip() -> wire::FinishRequest {
+    rejected("the picture is too large to take out what its camera has added".to_owned())
+}
+
 /// Says that a file is not taken, and why.
 pub(super) fn rejected(reason: String) -> wire::FinishRequest {
     wire::FinishRequest { rejected: Some(reason), ..wire::FinishRequest::default() }
 }
 
-fn stopping() -> Problem {
+pub(super) fn stopping() -> Problem {
     Problem::new(Code::Unavailable, "the server is stopping; send it again")
 }
 
@@ -236,6 +240,15 @@ impl<S: Stream<Item = Result<Bytes, Problem>> + Unpin> Body<S> {
             }
         }
         Ok((head.freeze(), false))
+    }
+
+    /// `head` and the rest, which are known to be few enough for memory.
+    pub(super) async fn whole(&mut self, head: Bytes) -> Result<Bytes, Problem> {
+        let mut whole = BytesMut::from(head);
+        while let Some(bytes) = self.next().await? {
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(whole.freeze())
     }
 
     /// Stores `head` and the rest. Tells how many bytes there were.

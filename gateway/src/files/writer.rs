@@ -20,8 +20,8 @@ use crate::error::Problem;
 /// Bytes that are written to a disk at once.
 const CHUNK: usize = 64 * 1024;
 /// Bytes of one part, of which only the last of an object is smaller: S3 wants at least 5 MiB, others want them equal, and of
-/// 10,000 parts an object of 78 GiB can be made.
-pub(crate) const PART: usize = 8 * 1024 * 1024;
+/// 10,000 parts an object of 48 GiB can be made.
+pub(crate) const PART: usize = 5 * 1024 * 1024;
 /// Parts of all uploads that are in memory at once.
 const TURNS: usize = 4;
 /// How long an upload waits for its turn.

@@ -157,8 +157,13 @@ async fn complete(edge: &Edge, caller: &Caller, file: FileId) -> Result<wire::Pr
     let (keeper, services, actor) = (edge.files.keeper()?, edge.services.clone(), caller.actor.clone());
     let tasks = keeper.tasks.clone();
     let completing = tasks.spawn(async move { keeper.complete(&services, actor, file, progress).await });
-    completing.await.map_err(|_| Problem::new(Code::Internal, "internal error"))??;
-    ask(edge, caller, file).await
+    let completed = completing.await.map_err(|_| Problem::new(Code::Internal, "internal error"))?;
+    let now = ask(edge, caller, file).await?;
+    if now.expires_at.is_some() {
+        completed?;
+    }
+    // Else it is complete, also when somebody else was faster and has removed the pieces that were to be read.
+    Ok(now)
 }
 
 fn told(status: StatusCode, progress: &wire::ProgressReply) -> Response {

@@ -154,6 +154,21 @@ impl Server {
         self.running = Some(child);
     }
 
+    /// Lets it say nothing more, as a machine that has lost its disk does: what comes is taken and not answered.
+    pub(super) fn hangs(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(super) fn goes_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.running.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
     /// Ends it at once, as a loss of power would.
     pub(super) fn stops(&mut self) {
         if let Some(mut running) = self.running.take() {
