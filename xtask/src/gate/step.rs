@@ -14,9 +14,9 @@ use crate::process::{Signal, send_to_group};
 /// For cargo and the tests under it to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Twice what the slowest step takes from nothing on two cores, which is the release build. A test that hangs should fail
-/// while somebody still reads its logs.
-const PATIENCE: Duration = Duration::from_secs(26 * 60);
+/// Twice what the slowest step takes from nothing on two cores, which is the release build, or more. A test that hangs should
+/// fail while somebody still reads its logs.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The steps so far and how long each took.
 pub(super) struct Steps {
