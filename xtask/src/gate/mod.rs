@@ -34,7 +34,7 @@ async fn gate(steps: &mut Steps, xtask: &Path) -> anyhow::Result<()> {
     // By the same selection as the tests, so that the dependencies are not compiled once more.
     steps.command("build of the binaries", &mut cargo("build --workspace --exclude e2e --bins")).await?;
     // What README.md starts. From nothing it takes longer than all the stories, which would be waited for within their time.
-    steps.command("release build", &mut cargo("build --release")).await?;
+    steps.command("release build", &mut cargo("build --release --bin parlance")).await?;
     on_cluster(steps, xtask).await
 }
 
