@@ -36,6 +36,8 @@ const EACH: usize = 6;
 /// Of the many rooms, those that have moved since the reader was here, and by how much.
 const MOVED: usize = 20;
 const BEHIND: u64 = 5;
+/// Answers to each reader before it is measured.
+const WARM: u64 = 20;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -125,15 +127,18 @@ async fn reading(
     options: &Options,
     read: impl AsyncFn(u64) -> anyhow::Result<(Duration, bool)>,
 ) -> anyhow::Result<Reading> {
-    let (cpu, begun, length) = (Sample::take()?, Instant::now(), Duration::from_secs(options.seconds));
     let concurrency = u64::from(options.concurrency);
-    let one = async |reader: u64| {
-        let (mut latency, mut wrong, mut turn) = (histogram(), 0, reader);
-        // The first answers fill caches, and the connection.
-        for _ in 0..20 {
-            read(turn).await?;
-            turn += concurrency;
+    // The first answers fill caches, and the connections.
+    let warm = async |reader: u64| {
+        for turn in 0..WARM {
+            read(reader + turn * concurrency).await?;
         }
+        anyhow::Ok(())
+    };
+    try_join_all((0..concurrency).map(warm)).await?;
+    let (cpu, begun, length) = (Sample::take()?, Instant::now(), Duration::from_secs(options.seconds));
+    let one = async |reader: u64| {
+        let (mut latency, mut wrong, mut turn) = (histogram(), 0, reader + WARM * concurrency);
         while begun.elapsed() < length {
             let (took, is_right) = read(turn).await?;
             latency.saturating_record(us(took).max(1));
